@@ -1,0 +1,38 @@
+"""Single-shot multibox detection, built from nothing: the package of the book.
+
+Every public name is an attribute of this module, as in ``d2lssd.TinySSD``.
+A submodule is imported when the first of its names is used, so that
+``import d2lssd`` costs next to nothing.
+"""
+import lazy_loader
+
+__version__ = '1.0.0'
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=['data'],
+    submod_attrs={
+        'boxes': ['box_center_to_corner', 'box_corner_to_center', 'box_iou',
+                  'offset_boxes', 'offset_inverse'],
+        'anchors': ['check_labels', 'match_anchors', 'multibox_prior',
+                    'multibox_target'],
+        'detection': ['multibox_detection', 'nms'],
+        'model': ['TinySSD', 'base_net', 'bbox_predictor', 'blk_forward',
+                  'cls_predictor', 'concat_preds', 'down_sample_blk',
+                  'evaluating', 'flatten_pred', 'forward', 'get_blk',
+                  'num_anchors', 'ratios', 'sizes'],
+        'losses': ['balanced_loss', 'calc_loss', 'focal_loss', 'smooth_l1'],
+        'metrics': ['average_precision', 'bbox_eval', 'cls_eval',
+                    'finds_nothing', 'hits'],
+        'evaluation': ['EXAMS', 'evaluate', 'examine'],
+        'data': ['BANANA_CLASSES', 'BananasDataset', 'load_data_bananas',
+                 'read_data_bananas'],
+        'data.drawing': ['compose', 'draw_banana', 'draw_scene'],
+        'training': ['Accumulator', 'RECIPES', 'Recipe', 'Timer', 'autocast',
+                     'keep_memory', 'train', 'try_gpu'],
+        'prediction': ['detect', 'load_pretrained', 'load_weights', 'predict',
+                       'read_image', 'save_picture', 'save_weights',
+                       'trained_weights', 'weights_card'],
+        'plotting': ['Animator', 'bbox_to_rect', 'display', 'plt',
+                     'set_figsize', 'show_bboxes', 'show_images'],
+    })

@@ -1,0 +1,151 @@
+"""Anchor boxes: where they stand, and what each of them has to learn."""
+import torch
+from torch.nn import functional as F
+
+from d2lssd.boxes import box_iou, offset_boxes
+
+
+def multibox_prior(data, sizes, ratios):
+    """Centre anchor boxes of several shapes on every unit of a feature map.
+
+    A unit gets each size with the first ratio, then the first size with each
+    other ratio. A box of size ``s`` and ratio ``r`` has width ``s·√r·h/w`` and
+    height ``s/√r``; boxes that stick out of the image are not clipped.
+
+    Args:
+        data: tensor ``(..., h, w)``; only its height, width and device matter.
+        sizes: n numbers, relative to the image, in ``(0, 1]`` as a rule.
+        ratios: m numbers, width to height, positive.
+
+    Returns:
+        Float tensor ``(1, h·w·(n+m-1), 4)``, corner format, relative to the
+        image: row by row, unit by unit, shape by shape.
+
+    Raises:
+        ValueError: a size or ratio is not positive, or there is none.
+
+    Source: SSD, section 2.2; Dive into Deep Learning, "Anchor Boxes".
+    """
+    h, w = data.shape[-2:]
+    if not (len(sizes) and len(ratios) and min(*sizes, *ratios) > 0):
+        raise ValueError(f'sizes {sizes} and ratios {ratios}: at least one '
+                         'of each, all positive')
+    shapes = ([(s, ratios[0]) for s in sizes]
+              + [(sizes[0], r) for r in ratios[1:]])
+    half = torch.tensor([(s * r**0.5 * h / w / 2, s / r**0.5 / 2)
+                         for s, r in shapes], device=data.device)  # (a, 2)
+    x = (torch.arange(w, device=data.device) + 0.5) / w
+    y = (torch.arange(h, device=data.device) + 0.5) / h
+    center = torch.cartesian_prod(y, x).flip(1)[:, None]  # (h·w, 1, 2)
+    boxes = torch.cat([center - half, center + half], -1)  # (h·w, a, 4)
+    return boxes.reshape(1, -1, 4)
+
+
+def match_anchors(anchors, labels, iou_threshold=0.5):
+    """Match anchor boxes with true boxes, for a whole minibatch at once.
+
+    First each true box takes its best free anchor, the pair of greatest IoU
+    going first. Then an anchor left over takes the box it overlaps most, if
+    their IoU reaches the threshold. Of equals the first counts.
+
+    Args:
+        anchors: float tensor ``(A, 4)``, corner format.
+        labels: float tensor ``(B, m, 5)``, rows ``(class, box)``; class -1
+            pads and matches nothing.
+        iou_threshold: the least IoU at which a left-over anchor is matched.
+
+    Returns:
+        int64 tensor ``(B, A)``: the row in `labels` of each anchor's box, or
+        -1 for background.
+
+    Source: SSD, section 2.2, "Matching strategy".
+    """
+    B, m, A = *labels.shape[:2], len(anchors)
+    iou = box_iou(labels[..., 1:].reshape(-1, 4), anchors).reshape(B, m, A)
+    iou = iou.masked_fill(labels[..., :1] < 0, 0)  # (B, m, A)
+    best, match = iou.max(1)  # (B, A)
+    match = match.masked_fill(best < iou_threshold, -1)
+    image = torch.arange(B, device=iou.device)
+    for _ in range(m):
+        best, pair = iou.flatten(1).max(1)  # (B,)
+        box, anchor = pair // A, pair % A
+        match[image, anchor] = torch.where(
+            best > 0, box, match[image, anchor])
+        iou[image, box] = 0
+        iou[image, :, anchor] = 0
+    return match
+
+
+def multibox_target(anchors, labels):
+    """Label every anchor box of a minibatch: its class and its offsets.
+
+    Args:
+        anchors: float tensor ``(1, A, 4)``, corner format.
+        labels: float tensor ``(B, m, 5)``, rows ``(class, x_min, y_min, x_max,
+            y_max)``; class -1 pads. m may be 0: then all is background.
+
+    Returns:
+        Tuple of float tensors ``bbox_offset`` and ``bbox_mask``, each
+        ``(B, 4A)``, and the int64 tensor ``class_labels`` ``(B, A)``: 0 for
+        background, else the class plus one. The mask is 1 at the four offsets
+        of a matched anchor; offsets are 0 where it is 0.
+
+    Raises:
+        ValueError: a label is malformed; see `check_labels`.
+
+    Source: SSD, section 2.2.
+    """
+    check_labels(labels)
+    if labels.shape[1] == 0:
+        labels = F.pad(labels, (0, 0, 0, 1), value=-1)
+    match = match_anchors(anchors[0], labels)  # (B, A)
+    matched = match >= 0
+    rows = labels.gather(1, match.clamp(0)[..., None].expand(-1, -1, 5))
+    offset = offset_boxes(anchors, rows[..., 1:])  # (B, A, 4)
+    mask = matched[..., None].expand(-1, -1, 4)
+    class_labels = torch.where(matched, rows[..., 0].long() + 1, 0)
+    return (torch.where(mask, offset, 0).flatten(1), mask.flatten(1).float(),
+            class_labels)
+
+
+def check_labels(labels, num_classes=None):
+    """Refuse labels that no image can have.
+
+    Labels on an accelerator are taken as they are: to look at them would make
+    the training loop wait.
+
+    Args:
+        labels: tensor ``(B, m, 5)``, rows ``(class, box)``, corner format,
+            relative to the image; class -1 pads.
+        num_classes: if given, the classes are ``0 … num_classes-1``.
+
+    Raises:
+        ValueError: the shape is wrong, a class is no class, or a box has its
+            corners swapped or is not finite. It names the image, the row and
+            the value.
+    """
+    if labels.ndim != 3 or labels.shape[2] != 5:
+        raise ValueError(f'labels of shape {tuple(labels.shape)}: expected '
+                         '(batch, boxes an image, 5), rows class and box')
+    if labels.device.type != 'cpu' or not labels.numel():
+        return
+    kind, box = labels[..., 0], labels[..., 1:]
+    real = kind != -1
+    top = float('inf') if num_classes is None else num_classes
+    faults = (
+        (~labels.isfinite().all(-1), 'not all finite numbers'),
+        ((kind < 0) | (kind >= top) | (kind != kind.floor()),
+         'class {0:g} is not a whole number '
+         + (f'below {num_classes}' if num_classes else 'from 0 up')
+         + ', nor the padding -1'),
+        (box[..., 0] > box[..., 2], 'x_min {1:g} is right of x_max {3:g}'),
+        (box[..., 1] > box[..., 3], 'y_min {2:g} is below y_max {4:g}'),
+        ((box < -0.01).any(-1) | (box > 1.01).any(-1),
+         'box outside [0, 1]: it is relative to the image, not in pixels'))
+    for wrong, text in faults:
+        if (wrong := wrong & real).any():
+            i, j = wrong.nonzero()[0].tolist()
+            row = labels[i, j].tolist()
+            raise ValueError(f'labels[{i}, {j}] = '
+                             f'{[round(v, 4) for v in row]}: '
+                             + text.format(*row))

@@ -1,0 +1,76 @@
+"""Boxes: two ways to write one down, how much two overlap, and offsets."""
+import torch
+from torchvision.ops import box_iou
+
+__all__ = ['box_center_to_corner', 'box_corner_to_center', 'box_iou',
+           'offset_boxes', 'offset_inverse']
+
+
+def box_corner_to_center(boxes):
+    """Rewrite boxes from two corners to centre, width and height.
+
+    Args:
+        boxes: float tensor ``(..., 4)``, rows
+            ``(x_min, y_min, x_max, y_max)``.
+
+    Returns:
+        Float tensor ``(..., 4)``, rows ``(x_center, y_center, width, height)``
+        in the same unit.
+    """
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return torch.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], -1)
+
+
+def box_center_to_corner(boxes):
+    """Rewrite boxes from centre, width and height to two corners.
+
+    Args:
+        boxes: float tensor ``(..., 4)``, rows
+            ``(x_center, y_center, width, height)``.
+
+    Returns:
+        Float tensor ``(..., 4)``, rows ``(x_min, y_min, x_max, y_max)`` in the
+        same unit.
+    """
+    cx, cy, w, h = boxes.unbind(-1)
+    return torch.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], -1)
+
+
+def offset_boxes(anchors, assigned_bb, eps=1e-6):
+    """Say where true boxes lie, seen from the anchor boxes matched to them.
+
+    Centre differences are divided by the anchor's size and multiplied by 10;
+    of the size ratios the logarithm is taken and multiplied by 5, so that
+    typical offsets have a spread near one (SSD, section 2.2).
+
+    Args:
+        anchors: float tensor ``(..., 4)``, corner format.
+        assigned_bb: float tensor that broadcasts against it: the true box of
+            each anchor.
+        eps: keeps the logarithm finite for a box without area.
+
+    Returns:
+        Float tensor ``(..., 4)``, rows ``(dx, dy, dw, dh)``, without unit.
+    """
+    anchor = box_corner_to_center(anchors)
+    box = box_corner_to_center(assigned_bb)
+    xy = 10 * (box[..., :2] - anchor[..., :2]) / anchor[..., 2:]
+    wh = 5 * torch.log(eps + box[..., 2:] / anchor[..., 2:])
+    return torch.cat([xy, wh], -1)
+
+
+def offset_inverse(anchors, offset_preds):
+    """Apply predicted offsets to anchor boxes: `offset_boxes` undone.
+
+    Args:
+        anchors: float tensor ``(..., 4)``, corner format.
+        offset_preds: float tensor that broadcasts against it, rows
+            ``(dx, dy, dw, dh)``.
+
+    Returns:
+        Float tensor ``(..., 4)``: the predicted boxes, corner format.
+    """
+    anchor = box_corner_to_center(anchors)
+    xy = offset_preds[..., :2] * anchor[..., 2:] / 10 + anchor[..., :2]
+    wh = torch.exp(offset_preds[..., 2:] / 5) * anchor[..., 2:]
+    return box_center_to_corner(torch.cat([xy, wh], -1))

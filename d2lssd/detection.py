@@ -1,0 +1,47 @@
+"""From the network's numbers to a short list of boxes."""
+import torch
+from torchvision.ops import nms
+
+from d2lssd.boxes import offset_inverse
+
+__all__ = ['multibox_detection', 'nms']
+
+
+def multibox_detection(cls_probs, offset_preds, anchors, nms_threshold=0.5,
+                       pos_threshold=0.009999999, per_class=False):
+    """Turn predictions into boxes and suppress what is found twice.
+
+    Args:
+        cls_probs: float tensor ``(B, C+1, A)``: probability of background and
+            of each of C classes, for each anchor.
+        offset_preds: float tensor ``(B, 4A)``.
+        anchors: float tensor ``(1, A, 4)``, corner format.
+        nms_threshold: of two boxes whose IoU is above it, the one with the
+            lower score is suppressed.
+        pos_threshold: a box with a lower score is background.
+        per_class: let boxes suppress only boxes of their own class. As in the
+            source's library, the class does not matter unless asked for.
+
+    Returns:
+        Float tensor ``(B, A, 6)``, rows ``(class, score, x_min, y_min, x_max,
+        y_max)``: first what is kept, by falling score, then the rest with
+        class -1.
+
+    Source: SSD, section 3; Dive into Deep Learning, "Anchor Boxes".
+    """
+    B, _, A = cls_probs.shape
+    boxes = offset_inverse(anchors, offset_preds.reshape(B, A, 4))
+    score, label = cls_probs[:, 1:].max(1)  # (B, A)
+    image = torch.arange(B, device=score.device)[:, None].expand(B, A)
+    group = image * cls_probs.shape[1] + label if per_class else image
+    sure = score >= pos_threshold
+    keep = torch.zeros_like(sure)
+    # batched_nms would let a far-off box disturb the other images.
+    for g in group[sure].unique():
+        i, a = (sure & (group == g)).nonzero(as_tuple=True)
+        kept = nms(boxes[i, a], score[i, a].to(boxes), nms_threshold)
+        keep[i[kept], a[kept]] = True
+    label = label.masked_fill(~keep, -1)
+    rows = torch.cat([label[..., None], score[..., None], boxes], -1)
+    order = torch.where(keep, score, score - 2).argsort(1, descending=True)
+    return rows.gather(1, order[..., None].expand(-1, -1, 6))

@@ -1,0 +1,176 @@
+"""Pictures with boxes, and a curve that grows while the network learns."""
+import sys
+
+from matplotlib import pyplot as plt
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+
+# Okabe and Ito's colours: told apart by colour-blind eyes too.
+COLORS = ['#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00']
+LINES = ['-', '--', '-.', ':']
+
+
+def set_figsize(figsize=(3.5, 2.5)):
+    """Set the size of the figures to come, in inches."""
+    plt.rcParams['figure.figsize'] = figsize
+
+
+def bbox_to_rect(bbox, color):
+    """Make matplotlib's rectangle of a box.
+
+    Args:
+        bbox: four numbers, ``(x_min, y_min, x_max, y_max)``, in the unit of
+            the axes.
+        color: of its edge.
+
+    Returns:
+        An unfilled `matplotlib.patches.Rectangle`.
+    """
+    x1, y1, x2, y2 = (float(v) for v in bbox)
+    return plt.Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False,
+                         edgecolor=color, linewidth=2)
+
+
+def show_bboxes(axes, bboxes, labels=None, colors=None):
+    """Draw boxes on axes, each with its label.
+
+    Args:
+        axes: matplotlib axes.
+        bboxes: n boxes, corner format, in the unit of the axes.
+        labels: None, one string, or n strings.
+        colors: None for the book's colours in turn, one colour, or several.
+    """
+    labels = [labels] if isinstance(labels, str) else labels or []
+    colors = [colors] if isinstance(colors, str) else colors or COLORS
+    for i, bbox in enumerate(bboxes):
+        color = colors[i % len(colors)]
+        rect = bbox_to_rect(bbox, color)
+        rect.set_path_effects([withStroke(linewidth=3.5, foreground='k')])
+        axes.add_patch(rect)
+        if i < len(labels):
+            axes.annotate(
+                labels[i], rect.get_xy(), xytext=(1, 2), va='bottom',
+                textcoords='offset points', color='w', fontsize=9,
+                bbox={'facecolor': '#222', 'pad': 1.5, 'lw': 0})
+
+
+def show_images(images, num_rows, num_cols, scale=1.5, titles=None):
+    """Show pictures in a grid.
+
+    Args:
+        images: sequence of ``(3, h, w)`` tensors, 0–255, or of anything that
+            matplotlib shows.
+        num_rows, num_cols: of the grid.
+        scale: inches a picture.
+        titles: None, or a string for each picture.
+
+    Returns:
+        Flat array of the axes.
+    """
+    figure, axes = plt.subplots(
+        num_rows, num_cols, layout='constrained', squeeze=False,
+        figsize=(num_cols * scale, num_rows * scale))
+    for ax in axes.flat:
+        ax.axis('off')
+    for i, (ax, image) in enumerate(zip(axes.flat, images)):
+        ax.imshow(_pixels(image))
+        if titles:
+            ax.set_title(titles[i], fontsize=9)
+    return axes.ravel()
+
+
+def display(img, output, threshold):
+    """Show an image with the boxes that reach a score.
+
+    Args:
+        img: the picture, ``(h, w, 3)`` or ``(3, h, w)``, 0–255.
+        output: float tensor ``(n, 6)``, rows ``(class, score, box)``, boxes
+            relative to the image; see `predict`.
+        threshold: least score of a box that is drawn.
+    """
+    img = _pixels(img)
+    axes = plt.imshow(img).axes
+    axes.axis('off')
+    h, w = img.shape[:2]
+    for row in output:
+        if (score := float(row[1])) >= threshold:
+            box = row[2:6].cpu() * row.new_tensor([w, h, w, h]).cpu()
+            show_bboxes(axes, [box], f'{score:.2f}', 'w')
+
+
+def _pixels(image):
+    """Bring a picture into the form and range that imshow wants."""
+    if hasattr(image, 'detach'):
+        image = image.detach().cpu()
+        if image.ndim == 3 and len(image) in (1, 3) and image.shape[2] != 3:
+            image = image.permute(1, 2, 0)
+        image = image.numpy()
+    return image.clip(0, 255).astype('uint8') if hasattr(
+        image, 'clip') else image
+
+
+class Animator:
+    """A plot that is drawn again whenever a point is added.
+
+    In a notebook it takes the place of what the cell showed before; elsewhere
+    it waits for `plt.show()`.
+
+    Args:
+        xlabel, ylabel: of the axes.
+        legend: a name for each curve.
+        xlim, ylim: pairs of numbers, or None.
+        xscale, yscale: 'linear' or 'log'.
+        figsize: in inches.
+    """
+
+    def __init__(self, xlabel=None, ylabel=None, legend=(), xlim=None,
+                 ylim=None, xscale='linear', yscale='linear',
+                 figsize=(5, 3)):
+        self.figure, self.axes = plt.subplots(figsize=figsize,
+                                              layout='constrained')
+        self.style = {'xlabel': xlabel, 'ylabel': ylabel, 'xlim': xlim,
+                      'ylim': ylim, 'xscale': xscale, 'yscale': yscale}
+        self.legend = legend
+        self.points = []
+        self.handle = None
+
+    def add(self, x, y):
+        """Add one point to each curve.
+
+        Args:
+            x: a number.
+            y: a number, or one for each curve; None leaves a curve out.
+        """
+        y = y if hasattr(y, '__len__') else [y]
+        for i, value in enumerate(y):
+            while len(self.points) <= i:
+                self.points.append(([], []))
+            if value is not None:
+                self.points[i][0].append(x)
+                self.points[i][1].append(value)
+        self.draw()
+
+    def draw(self):
+        """Draw all curves anew."""
+        ax = self.axes
+        ax.clear()
+        for i, (x, y) in enumerate(self.points):
+            name = self.legend[i] if i < len(self.legend) else None
+            ax.plot(x, y, LINES[i % 4], marker='.', label=name,
+                    color=COLORS[i % 6])
+        ax.set(**{k: v for k, v in self.style.items() if v is not None})
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.grid(alpha=0.4)
+        if self.legend:
+            ax.legend()
+        if 'ipykernel' in sys.modules:
+            self._refresh()
+
+    def _refresh(self):
+        from IPython.display import display
+
+        if self.handle is None:
+            self.handle = display(self.figure, display_id=True)
+            plt.close(self.figure)  # or the cell would show it once more
+        else:
+            self.handle.update(self.figure)

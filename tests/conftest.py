@@ -1,0 +1,46 @@
+"""What all tests share: no network, no user's files, no window."""
+import os
+import socket
+
+# Before anything imports matplotlib.
+os.environ['MPLBACKEND'] = 'agg'
+
+import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+# A slow machine is no failure, and CI draws the same inputs each time.
+settings.register_profile('here', deadline=None)
+settings.register_profile('ci', deadline=None, derandomize=True)
+settings.load_profile('ci' if os.environ.get('CI') else 'here')
+
+
+@pytest.fixture(autouse=True, scope='session')
+def _own_home(tmp_path_factory):
+    """Tests that need a cache folder share a new one; subprocesses too."""
+    before = os.environ.get('D2LSSD_HOME')
+    os.environ['D2LSSD_HOME'] = str(tmp_path_factory.mktemp('home'))
+    yield
+    if before is None:
+        del os.environ['D2LSSD_HOME']
+    else:
+        os.environ['D2LSSD_HOME'] = before
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch):
+    """A test may talk to this machine only."""
+    connect = socket.socket.connect
+
+    def local_only(self, address):
+        host = address[0] if isinstance(address, tuple) else 'localhost'
+        if host not in ('localhost', '127.0.0.1', '::1'):
+            raise OSError(f'a test tried to reach {host}')
+        return connect(self, address)
+    monkeypatch.setattr(socket.socket, 'connect', local_only)
+
+
+@pytest.fixture(autouse=True)
+def _figures_closed():
+    yield
+    import matplotlib.pyplot as plt
+    plt.close('all')

@@ -1,0 +1,89 @@
+"""Slow answers in plain double-precision Python, to hold the fast ones to."""
+import math
+
+# Corners that are multiples of 1/16 make every overlap of two boxes exact in
+# float32 and float64 alike, ties and thresholds included.
+GRID = 16
+
+
+def iou(a, b):
+    """IoU of two boxes in corner format, given as sequences of floats."""
+    w = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    h = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    areas = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
+    return w * h / (areas - w * h)
+
+
+def prior(h, w, sizes, ratios):
+    """Anchor boxes of an h × w feature map, one at a time."""
+    boxes = []
+    for i in range(h):
+        for j in range(w):
+            for s, r in ([(s, ratios[0]) for s in sizes]
+                         + [(sizes[0], r) for r in ratios[1:]]):
+                cx, cy = (j + 0.5) / w, (i + 0.5) / h
+                bw, bh = s * math.sqrt(r) * h / w, s / math.sqrt(r)
+                boxes.append([cx - bw / 2, cy - bh / 2,
+                              cx + bw / 2, cy + bh / 2])
+    return boxes
+
+
+def match(anchors, rows, threshold=0.5):
+    """Row of the box that each anchor of one image is matched with, or -1."""
+    true = {j: row[1:] for j, row in enumerate(rows) if row[0] >= 0}
+    pairs = sorted((-iou(box, anchor), j, i)
+                   for j, box in true.items()
+                   for i, anchor in enumerate(anchors))
+    found = [-1] * len(anchors)
+    for overlap, j, i in pairs:
+        if overlap < 0 and found[i] < 0 and j not in found:
+            found[i] = j
+    for i, anchor in enumerate(anchors):
+        if found[i] < 0 and true:
+            best = max(true, key=lambda j: iou(true[j], anchor))  # noqa: B023
+            if iou(true[best], anchor) >= threshold:
+                found[i] = best
+    return found
+
+
+def offsets(anchor, box, eps=1e-6):
+    """Offsets of a box, seen from an anchor."""
+    aw, ah = anchor[2] - anchor[0], anchor[3] - anchor[1]
+    bw, bh = box[2] - box[0], box[3] - box[1]
+    return [10 * ((box[0] + box[2]) - (anchor[0] + anchor[2])) / 2 / aw,
+            10 * ((box[1] + box[3]) - (anchor[1] + anchor[3])) / 2 / ah,
+            5 * math.log(eps + bw / aw), 5 * math.log(eps + bh / ah)]
+
+
+def nms(boxes, scores, threshold):
+    """Indices of the boxes kept, by falling score; of equals the first."""
+    kept = []
+    for i in sorted(range(len(boxes)), key=lambda i: -scores[i]):
+        if all(iou(boxes[i], boxes[k]) <= threshold for k in kept):
+            kept.append(i)
+    return kept
+
+
+def hits(found, true, threshold, iou_threshold):
+    """Right detections, false ones and missed boxes of one image."""
+    free = [t for t in true if t[0] >= 0]
+    objects, right, false = len(free), 0, 0
+    for kind, score, *box in found:
+        if kind < 0 or score < threshold:
+            continue
+        own = [t for t in free if t[0] == kind]
+        best = max(own, key=lambda t: iou(box, t[1:]),  # noqa: B023
+                   default=None)
+        if best is not None and iou(box, best[1:]) >= iou_threshold:
+            free.remove(best)
+            right += 1
+        else:
+            false += 1
+    return right, false, objects - right
+
+
+def cross_entropy(logits, label):
+    """Cross-entropy of one row of logits, natural logarithm."""
+    top = max(logits)
+    return (top - logits[label]
+            + math.log(sum(math.exp(v - top) for v in logits)))
