@@ -1,0 +1,238 @@
+"""Files that the package keeps: where they lie, and how none is ever half.
+
+A file is written under another name, pushed to the disk, and only then given
+its own name, which is one step for the operating system. Whoever opens the
+file finds the whole old one or the whole new one, whatever was killed when.
+Two processes that write the same file need no lock: the last one stays.
+"""
+import contextlib
+import errno
+import glob
+import os
+import re
+import secrets
+import shutil
+import warnings
+import zlib
+from pathlib import Path
+
+HOME_VARIABLE = 'D2LSSD_HOME'
+DAY = 24 * 60 * 60  # seconds
+
+
+class DamagedFile(ValueError):
+    """A file of ours that does not hold what was written to it."""
+
+
+def cache_folder():
+    """The folder for what is made or fetched once; it need not exist yet.
+
+    Returns:
+        Absolute path: the environment variable ``D2LSSD_HOME`` if it is set,
+        else the cache folder that the operating system gives the user.
+
+    Raises:
+        OSError: there is no home folder to put it in.
+    """
+    named = os.environ.get(HOME_VARIABLE, '').strip()
+    if named:
+        return Path(named).expanduser().absolute()
+    from platformdirs import user_cache_path
+    try:
+        folder = user_cache_path('d2lssd', appauthor=False)
+    except (RuntimeError, KeyError) as error:
+        raise OSError(errno.ENOENT, f'no home folder found ({error}); '
+                      f'{_name_another()}') from error
+    if not folder.is_absolute():  # what is left of an unknown ~
+        raise OSError(errno.ENOENT, f'no home folder found (got {folder}); '
+                      f'{_name_another()}')
+    return folder
+
+
+def _name_another():
+    return (f'set the environment variable {HOME_VARIABLE} to a folder that '
+            'you may write to')
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Write a file so that it appears whole or not at all.
+
+    Use as ``with replacing(path) as temporary:`` and make the file
+    ``temporary``, which lies in a hidden folder beside ``path``. When the
+    block ends well it becomes ``path``; when it ends in an error it is
+    removed, and an older ``path`` stays as it was. Folders that are missing
+    are made.
+
+    Raises:
+        OSError: with the folder, the reason and the way out in its text.
+    """
+    path = Path(path)
+    # A folder and not just a file: whatever the writer makes beside it
+    # (safetensors has a temporary file of its own) is cleared away too.
+    workplace = path.with_name(f'.{path.name}.{secrets.token_hex(8)}.part')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        workplace.mkdir()
+        _remove_abandoned(path, workplace)
+        temporary = workplace / path.name
+        yield temporary
+        _finish(temporary, workplace)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except Exception as error:
+        clearer = _cannot_write(path, error)
+        if clearer is None:
+            raise
+        raise clearer from error
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
+
+
+def _remove_abandoned(path, newest):
+    """Remove what killed writers of ``path`` left, if it is a day old."""
+    now = newest.stat().st_mtime  # the clock of the disk, not of this machine
+    for other in path.parent.glob(f'.{glob.escape(path.name)}.*.part'):
+        with contextlib.suppress(OSError):
+            if now - other.stat().st_mtime > DAY:
+                shutil.rmtree(other, ignore_errors=True)
+
+
+def _finish(temporary, workplace):
+    """Push a file to the disk, with the rights that new files have here."""
+    if os.name == 'posix':  # some writers make files for the owner alone
+        os.chmod(temporary, workplace.stat().st_mode & 0o666)
+    with open(temporary, 'r+b') as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder):
+    if os.name == 'posix':  # elsewhere a folder cannot be opened
+        with contextlib.suppress(OSError):
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
+MAKE_ROOM = 'make room there, or '
+NO_RIGHTS = 'you may not write there: '
+NO_FOLDER = 'a file stands where a folder should: '
+WAYS_OUT = {
+    errno.ENOSPC: MAKE_ROOM, errno.EDQUOT: MAKE_ROOM, errno.EFBIG: MAKE_ROOM,
+    errno.EACCES: NO_RIGHTS, errno.EPERM: NO_RIGHTS, errno.EROFS: NO_RIGHTS,
+    errno.ENOTDIR: NO_FOLDER, errno.EEXIST: NO_FOLDER, errno.EIO: '',
+}
+
+
+def _cannot_write(path, error):
+    """The error to raise if the disk is behind ``error``, else None."""
+    number = getattr(error, 'errno', None)
+    if type(error).__name__ == 'SafetensorError':
+        # Its only trace of the system's error is the number in its text.
+        found = re.search(r'os error (\d+)', str(error))
+        number = int(found[1]) if found else None
+    if number not in WAYS_OUT:
+        return None
+    return OSError(number, f'cannot write {path.name} in {path.parent} '
+                   f'({os.strerror(number)}): {WAYS_OUT[number]}'
+                   f'{_name_another()}')
+
+
+def checksum(tensors):
+    """CRC-32 of the bytes of tensors, names and all, as eight hex digits.
+
+    It is there to notice a bad disk or a cut file, for which 32 bits will do.
+    A stronger digest would not stop anyone, since whoever can change the file
+    can change the digest in it, and takes seconds on a slow processor.
+
+    Args:
+        tensors: dictionary of contiguous CPU tensors.
+    """
+    value = 0
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        value = zlib.crc32(f'{name} {tensor.dtype} {tuple(tensor.shape)}'
+                           .encode(), value)
+        if tensor.numel():
+            value = zlib.crc32(tensor.numpy().reshape(-1).data, value)
+    return f'{value:08x}'
+
+
+def save_tensors(path, tensors, description):
+    """Write tensors to one safetensors file, with a checksum, in one step.
+
+    Args:
+        path: the file.
+        tensors: dictionary of contiguous CPU tensors.
+        description: dictionary of strings that says what they are.
+
+    Raises:
+        OSError: no room, no rights; nothing half-written stays.
+    """
+    from safetensors.torch import save_file
+    header = {**description, 'crc32': checksum(tensors)}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata=header)
+
+
+def load_tensors(path, description):
+    """Read back what ``save_tensors`` wrote, and check it.
+
+    Args:
+        path: the file.
+        description: what the file must say that it holds.
+
+    Returns:
+        Dictionary of tensors. They are mapped from the file: memory is used
+        for what is looked at, and writing to them leaves the file alone.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedFile: it is no safetensors file, is cut short, holds something
+            else, or its checksum is wrong.
+    """
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_file
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, 'no such file', str(path))
+    try:
+        with safe_open(path, 'pt') as file:
+            header = file.metadata() or {}
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise DamagedFile(f'{path}: cannot be read ({error})') from error
+    wanted = {**description, 'crc32': checksum(tensors)}
+    for key, value in wanted.items():
+        if header.get(key) != value:
+            raise DamagedFile(
+                f'{path}: {key} is {header.get(key)!r}, not {value!r}')
+    return tensors
+
+
+def recall(path, description):
+    """Tensors kept in an earlier run, or None where they must be made anew.
+
+    A damaged file is removed with a warning that names it; a folder that
+    cannot be read counts as empty.
+    """
+    try:
+        return load_tensors(path, description)
+    except DamagedFile as error:
+        warnings.warn(f'kept file is damaged and is made anew: {error}',
+                      stacklevel=2)
+        with contextlib.suppress(OSError):
+            Path(path).unlink()
+    except OSError:
+        pass
+    return None
+
+
+def keep(path, tensors, description):
+    """Keep tensors for the next run; warn, and carry on, if that fails."""
+    try:
+        save_tensors(path, tensors, description)
+    except OSError as error:
+        warnings.warn(f'not kept for next time: {error}', stacklevel=2)

@@ -1,0 +1,162 @@
+"""Pictures from anywhere: opened as RGB of 8 bits, or refused with a reason.
+"""
+import contextlib
+import functools
+import os
+import re
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+SIZE = 256  # pixels: width and height of every picture in a data set
+# Pillow's own line between a large photograph and an attack on memory.
+MAX_PIXELS = 89_478_485
+_quietly = threading.Lock()  # filters of warnings belong to all threads
+
+
+def open_image(path_or_file, name=None):
+    """Open a picture the way a person would see it.
+
+    Turned as its EXIF data say; 16 bits scaled to 8; transparent parts on
+    white; of an animation, the first frame.
+
+    Args:
+        path_or_file: a path, or a binary file open for reading.
+        name: what messages call it; by default the path.
+
+    Returns:
+        Pillow image of mode RGB.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: it holds no picture, one that is cut short, or one of
+            more than ``MAX_PIXELS`` pixels. The message names the file.
+    """
+    if not hasattr(path_or_file, 'read'):
+        with open(path_or_file, 'rb') as file:
+            return _open(file, name or os.fspath(path_or_file))
+    name = name or getattr(path_or_file, 'name', None)
+    return _open(path_or_file, name if isinstance(name, str) else 'picture')
+
+
+def _open(file, name):
+    try:
+        with _quietly, warnings.catch_warnings():
+            # Pillow warns of what is refused below.
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+            image = Image.open(file)
+    except UnidentifiedImageError as error:
+        raise ValueError(f'{name}: not a picture, but {_look(file)}'
+                         ) from error
+    except Image.DecompressionBombError as error:
+        pixels = re.search(r'\d+', str(error))
+        raise _too_large(name, int(pixels[0])) from error
+    except Exception as error:  # a broken header may raise almost anything
+        raise _damaged(name, error) from error
+    if image.format == 'EPS':  # Pillow would run Ghostscript on it
+        raise ValueError(f'{name}: a PostScript program, not a picture; '
+                         'save it as PNG or JPEG')
+    if min(image.size) < 1:
+        raise ValueError(f'{name}: a picture of {image.width}×{image.height} '
+                         'pixels has nothing in it')
+    if image.width * image.height > MAX_PIXELS:
+        raise _too_large(name, image.width * image.height)
+    try:
+        image.load()
+    except Exception as error:
+        raise _damaged(name, error) from error
+    with contextlib.suppress(Exception):  # broken EXIF data turn nothing
+        image = ImageOps.exif_transpose(image)
+    try:
+        return _to_rgb(image, name)
+    except (OSError, OverflowError, TypeError) as error:
+        raise _damaged(name, error) from error
+
+
+def _to_rgb(image, name):
+    if image.mode.startswith('I') or image.mode == 'F':
+        return _eight_bits(np.asarray(image), name).convert('RGB')
+    if image.has_transparency_data:
+        image = image.convert('RGBA')
+        white = Image.new('RGBA', image.size, 'white')
+        return Image.alpha_composite(white, image).convert('RGB')
+    return image.convert('RGB')
+
+
+def _eight_bits(values, name):
+    """Grey values of more than 8 bits, or floating point, as 8-bit grey."""
+    whole = values.dtype.kind in 'iu'
+    values = values.astype(np.float64)
+    low, high = values.min(), values.max()
+    tops = [65535] if whole else [1, 255, 65535]
+    # A NaN fails both comparisons.
+    top = next((top for top in tops if low >= 0 and high <= top), None)
+    if top is None:
+        raise ValueError(f'{name}: its grey values run from {low:g} to '
+                         f'{high:g}; 0 to {tops[-1]} can be shown')
+    return Image.fromarray(np.round(values * (255 / top)).astype(np.uint8))
+
+
+def _too_large(name, pixels):
+    return ValueError(f'{name}: a picture of {pixels:,} pixels; at most '
+                      f'{MAX_PIXELS:,} are read, so make it smaller first')
+
+
+def _damaged(name, error):
+    reason = str(error).strip() or type(error).__name__
+    return ValueError(f'{name}: damaged or cut short ({reason})')
+
+
+def _look(file):
+    """What a file that is no picture seems to be, in a few words."""
+    try:
+        file.seek(0)
+        start = file.read(64)
+    except (OSError, ValueError):
+        return 'something that cannot be read twice'
+    if not start:
+        return 'an empty file'
+    known = {b'%PDF': 'a PDF document', b'PK\x03\x04': 'a ZIP archive',
+             b'<svg': 'an SVG drawing', b'<!doctype html': 'a web page',
+             b'<html': 'a web page', b'%!': 'a PostScript program'}
+    for signature, what in known.items():
+        if start.lower().startswith(signature.lower()):
+            return what
+    try:
+        start.decode('utf-8')
+    except UnicodeDecodeError as error:
+        if error.start < len(start) - 4:  # not just a cut last character
+            return f'data that begin with the bytes {start[:8].hex(" ")}'
+    return f'text that begins with {start[:24].decode("utf-8", "replace")!r}'
+
+
+def to_square(image, size=SIZE):
+    """Stretch a picture to a square.
+
+    Args:
+        image: Pillow image of mode RGB.
+        size: its new width and height in pixels.
+
+    Returns:
+        uint8 array ``(3, size, size)``.
+    """
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BICUBIC,
+                             reducing_gap=3.0)
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+@functools.cache
+def _suffixes():
+    kinds = Image.registered_extensions()
+    return {suffix for suffix, kind in kinds.items()
+            if kind in Image.OPEN} - {'.eps', '.ps'}
+
+
+def is_picture_name(name):
+    """Whether a file of this name counts as a picture in a folder."""
+    return (not name.startswith('.')
+            and Path(name).suffix.lower() in _suffixes())
