@@ -1,0 +1,262 @@
+"""The commands: python -m d2lssd train | evaluate | predict | data."""
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+
+def main(argv=None):
+    """Run one command; return its exit status."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    try:
+        return args.run(args) or 0
+    except KeyboardInterrupt:
+        print('d2lssd: stopped', file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (OSError, ValueError, FloatingPointError) as error:
+        print(f'd2lssd: {describe(error)}', file=sys.stderr)
+        return 2
+
+
+def describe(error):
+    """One line that says why."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f'{error.filename}: {error.strerror}'
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return ' '.join(str(error).split())
+
+
+def build_parser():
+    """The parser of all four commands."""
+    parser = argparse.ArgumentParser(
+        prog='python -m d2lssd',
+        description='Find bananas with a small detector, or train your own.')
+    commands = parser.add_subparsers(required=True, metavar='COMMAND')
+
+    def command(name, run, help, **texts):
+        sub = commands.add_parser(name, help=help, description=help, **texts)
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command('predict', run_predict, 'Find bananas on pictures.')
+    sub.add_argument('images', nargs='+', metavar='IMAGE',
+                     help='a picture, of any size and format')
+    sub.add_argument('--threshold', type=probability, default=0.5,
+                     help='least score of a detection (default: 0.5)')
+    add_weights(sub)
+    sub.add_argument('--json', action='store_true',
+                     help='print one JSON object an image')
+    sub.add_argument('--save', metavar='OUT.png',
+                     help='save the picture with its boxes; of several '
+                     'pictures, number n as OUT-n.png')
+
+    sub = command('train', run_train, 'Train a detector on bananas.')
+    sub.add_argument('--recipe', default='balanced',
+                     help="'balanced' (default) or 'source'")
+    sub.add_argument('--epochs', type=whole, metavar='N',
+                     help="instead of the recipe's own number")
+    sub.add_argument('--batch-size', type=whole, metavar='N')
+    sub.add_argument('--lr', type=float, help='greatest learning rate')
+    sub.add_argument('--seed', type=int, default=0)
+    add_source(sub)
+    sub.add_argument('--save', metavar='FILE', help='write the weights there, '
+                     'and what is known of them beside, as .json '
+                     '(default: where the book looks for them)')
+    sub.add_argument('--checkpoint', metavar='FILE', help='save there after '
+                     'each epoch; go on from there if it exists '
+                     '(default: beside the weights)')
+    sub.add_argument('--exam', action='store_true',
+                     help='measure on all exams at the end, as `evaluate`')
+    sub.add_argument('--json', action='store_true',
+                     help='print the history as one JSON object')
+
+    sub = command('evaluate', run_evaluate,
+                  'Measure a detector: average precision, precision, recall.')
+    add_weights(sub)
+    add_source(sub)
+    sub.add_argument('--count', type=whole, default=500, metavar='N',
+                     help='drawn pictures an exam (default: 500)')
+    sub.add_argument('--json', action='store_true',
+                     help='print one JSON object')
+
+    sub = command('data', run_data, 'Draw or fetch the pictures, and say '
+                  'where they are.')
+    add_source(sub)
+    sub.add_argument('--sheet', metavar='OUT.png',
+                     help='save the first pictures with their boxes')
+    sub.add_argument('--json', action='store_true',
+                     help='print one JSON object')
+    return parser
+
+
+def add_weights(sub):
+    sub.add_argument('--weights', metavar='FILE', default='balanced',
+                     help="a file that `train` wrote, or the name of shipped "
+                     "weights: 'balanced' (default) or 'source'")
+
+
+def add_source(sub):
+    sub.add_argument('--source', default='drawn', metavar='SOURCE',
+                     help="'drawn' (default), 'd2l' for the original archive, "
+                     'or a folder with images and label.csv')
+
+
+def probability(text):
+    """A number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f'{text} is not between 0 and 1')
+    return value
+
+
+def whole(text):
+    """A whole number from 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'{text} is less than 1')
+    return value
+
+
+def find_net(name):
+    """The network of a weights file, or of a name of shipped weights."""
+    from d2lssd.prediction import SHIPPED, load_pretrained, load_weights
+    if (SHIPPED / f'{name}.safetensors').exists() and os.sep not in name:
+        return load_pretrained(name)
+    return load_weights(name)
+
+
+def run_predict(args):
+    """Detect, image by image; go on after one that cannot be read."""
+    from d2lssd.prediction import detect, save_picture
+    net, status = find_net(args.weights), 0
+    for i, image in enumerate(args.images):
+        try:
+            found, size = detect_file(image, net, args.threshold, detect)
+            if args.save:
+                out = Path(args.save)
+                if len(args.images) > 1:
+                    out = out.with_stem(f'{out.stem}-{i + 1}')
+                save_picture(image, found, out)
+        except (OSError, ValueError) as error:
+            print(f'd2lssd: {describe(error)}', file=sys.stderr)
+            status = 2
+            continue
+        if args.json:
+            print(json.dumps({'image': image, 'width': size[0],
+                              'height': size[1], 'detections': found}))
+        else:
+            print(f'{image}: {len(found) or "no"} '
+                  f'banana{"s" * (len(found) != 1)}')
+            for row in found:
+                print(f'  {row["label"]} {row["score"]:.2f} at '
+                      + ' '.join(f'{v:g}' for v in row['box']))
+        sys.stdout.flush()
+    return status
+
+
+def detect_file(path, net, threshold, detect):
+    """Detections of one file, and its width and height."""
+    from d2lssd.data.pictures import open_image
+    picture = open_image(path)
+    return detect(picture, net, threshold), picture.size
+
+
+def run_train(args):
+    """Train, and write weights and card."""
+    from d2lssd.evaluation import examine
+    from d2lssd.prediction import (
+        load_weights,
+        save_weights,
+        trained_weights,
+    )
+    from d2lssd.training import describe_run, find_recipe, train
+    changes = {'num_epochs': args.epochs, 'batch_size': args.batch_size,
+               'lr': args.lr}
+    recipe = find_recipe(args.recipe, **{
+        key: value for key, value in changes.items() if value is not None})
+    out = Path(args.save or trained_weights())
+    checkpoint = Path(args.checkpoint or out.with_suffix('.checkpoint'))
+    net, history = train(recipe, source=args.source, seed=args.seed,
+                         checkpoint=checkpoint)
+    card = {**describe_run(recipe, args.seed, args.source),
+            'history': history}
+    save_weights(net, out, card)
+    if args.exam:  # measured is what was written, in half precision
+        card['exams'] = examine(load_weights(out), progress=True)
+        save_weights(net, out, card)
+    if args.json:
+        print(json.dumps(card))
+    else:
+        last = history[-1]
+        print(f'{out}: {len(history)} epochs, class error '
+              f'{last["class error"]:.2e}, box MAE {last["bbox mae"]:.2e}')
+
+
+def run_evaluate(args):
+    """Measure on the exams, or on the validation pictures of a source."""
+    from torch.utils.data import DataLoader
+
+    from d2lssd.data import BananasDataset
+    from d2lssd.evaluation import evaluate, examine
+    net = find_net(args.weights)
+    if args.source == 'drawn':
+        results = examine(net, count=args.count, progress=True)
+    else:
+        pictures = BananasDataset(False, args.source)
+        results = {args.source: evaluate(net, DataLoader(pictures, 50),
+                                         progress=True)}
+    if args.json:
+        print(json.dumps({'weights': args.weights, 'exams': results}))
+        return
+    columns = list(next(iter(results.values())))
+    print(f'{"":14}' + ''.join(f'{c:>14}' for c in columns))
+    for name, result in results.items():
+        print(f'{name[-14:]:14}' + ''.join(
+            f'{"-":>14}' if result[c] is None or result[c] != result[c]
+            else f'{result[c]:14.4g}' for c in columns))
+
+
+def run_data(args):
+    """Make sure that the pictures are there, and describe them."""
+    from d2lssd.data import BananasDataset
+    from d2lssd.data.files import cache_folder
+    splits = {name: BananasDataset(is_train, args.source)
+              for name, is_train in (('train', True), ('val', False))}
+    facts = {'source': args.source, 'folder': str(cache_folder())}
+    for name, split in splits.items():
+        boxes = split.labels[split.labels[..., 0] >= 0]
+        size = (boxes[:, 3:] - boxes[:, 1:3]) * 256
+        facts[name] = {
+            'pictures': len(split), 'boxes': len(boxes),
+            'mean_size': [round(v, 1) for v in size.mean(0).tolist()]}
+    if args.sheet:
+        save_sheet(splits['train'], args.sheet)
+    if args.json:
+        print(json.dumps(facts))
+        return
+    for name in splits:
+        f = facts[name]
+        print(f'{name}: {f["pictures"]} pictures, {f["boxes"]} boxes, mean '
+              'size {}×{} of 256 pixels'.format(*f['mean_size']))
+    print(f'kept in {facts["folder"]}')
+
+
+def save_sheet(pictures, path, rows=4, columns=6):
+    """Save the first pictures, with their boxes, as one."""
+    from d2lssd.plotting import plt, show_bboxes, show_images
+    images, labels = pictures[:rows * columns]
+    axes = show_images(images, rows, columns, scale=2)
+    for ax, label in zip(axes, labels, strict=False):
+        show_bboxes(ax, label[label[:, 0] >= 0, 1:] * 256, colors='w')
+    plt.savefig(path, dpi=110)
+    plt.close()
+
+
+if __name__ == '__main__':
+    sys.exit(main())

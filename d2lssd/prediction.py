@@ -1,0 +1,256 @@
+"""Prediction: from a picture to boxes, and the weights that do it."""
+import functools
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from d2lssd.data import BANANA_CLASSES
+from d2lssd.data.files import cache_folder, checksum, replacing
+from d2lssd.data.pictures import open_image
+from d2lssd.detection import multibox_detection
+from d2lssd.model import TinySSD, evaluating
+
+SHIPPED = Path(__file__).parent / 'weights'
+SIDE = 256
+
+
+def predict(X, net):
+    """Detect objects on one image.
+
+    Args:
+        X: float tensor ``(1, 3, h, w)``, 0–255.
+        net: a `TinySSD`; it stays in the mode it is in.
+
+    Returns:
+        Float tensor ``(n, 6)``, rows ``(class, score, x_min, y_min, x_max,
+        y_max)``, boxes relative to the image, by falling score.
+
+    Raises:
+        ValueError: X holds more or fewer images than one.
+    """
+    if len(X) != 1:
+        raise ValueError(f'X holds {len(X)} images; predict takes one')
+    with evaluating(net):
+        device = next(net.parameters()).device
+        anchors, cls_preds, bbox_preds = net(X.to(device))
+        cls_probs = F.softmax(cls_preds, dim=2).permute(0, 2, 1)
+        output = multibox_detection(cls_probs, bbox_preds, anchors)
+    return output[0, output[0, :, 0] != -1]
+
+
+def read_image(picture):
+    """Bring any picture to the form that the network takes.
+
+    Args:
+        picture: a path, a Pillow image, an array ``(h, w, 3)`` of uint8, or a
+            tensor ``(3, h, w)``, 0–255.
+
+    Returns:
+        Tuple of a float tensor ``(1, 3, 256, 256)``, 0–255, and the picture as
+        a Pillow image (RGB, its own size).
+
+    Raises:
+        ValueError: what is given is no picture; the message names it.
+        OSError: the file cannot be opened.
+    """
+    if isinstance(picture, torch.Tensor):
+        picture = picture.detach().cpu().permute(1, 2, 0).numpy()
+    if isinstance(picture, np.ndarray):
+        picture = Image.fromarray(picture.clip(0, 255).astype(np.uint8))
+    if not isinstance(picture, Image.Image):
+        picture = open_image(picture)
+    picture = picture.convert('RGB')
+    small = picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR,
+                           reducing_gap=3)
+    X = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float()
+    return X, picture
+
+
+def detect(picture, net=None, threshold=0.5, classes=BANANA_CLASSES):
+    """Detect objects on any picture.
+
+    Args:
+        picture: see `read_image`.
+        net: a `TinySSD`; None for the shipped one.
+        threshold: least score, 0–1.
+        classes: their names.
+
+    Returns:
+        List of dicts by falling score: ``'label'``, ``'score'`` and ``'box'``,
+        ``[x_min, y_min, x_max, y_max]`` in pixels of the picture, inside it.
+
+    Raises:
+        ValueError, OSError: see `read_image`.
+    """
+    X, picture = read_image(picture)
+    rows = predict(X, net or _pretrained())
+    unit = rows.new_tensor([picture.width, picture.height] * 2)
+    return [{'label': classes[int(row[0])], 'score': round(float(row[1]), 4),
+             'box': [round(v, 1) for v in
+                     (row[2:].clamp(0, 1) * unit).tolist()]}
+            for row in rows if row[1] >= threshold]
+
+
+def load_pretrained(name='balanced', device=None):
+    """The trained network that comes with the package, ready to predict.
+
+    Args:
+        name: 'balanced', the one for real pictures, or 'source', what the
+            source's recipe gives after 20 epochs. `weights_card` says more.
+        device: a `torch.device`; None for the CPU.
+
+    Returns:
+        A `TinySSD` in evaluation mode.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    net = load_weights(_shipped(name, '.safetensors'))
+    return net.to(device or 'cpu')
+
+
+@functools.cache
+def _pretrained():
+    return load_pretrained()
+
+
+def weights_card(name='balanced'):
+    """What is known of shipped weights: recipe, seed, data, curve, metrics.
+
+    Args:
+        name: see `load_pretrained`.
+
+    Returns:
+        dict, as `python -m d2lssd train --save` wrote it.
+    """
+    return json.loads(_shipped(name, '.json').read_text(encoding='utf-8'))
+
+
+def _shipped(name, suffix):
+    path = SHIPPED / f'{name}{suffix}'
+    if not path.exists():
+        known = sorted(p.stem for p in SHIPPED.glob('*.safetensors'))
+        raise ValueError(f'weights {name!r}: known are {", ".join(known)}')
+    return path
+
+
+def trained_weights():
+    """Where the training chapter saves what the reader trains.
+
+    Returns:
+        Path in the user's cache folder; it need not exist.
+    """
+    return cache_folder() / 'trained' / 'tinyssd.safetensors'
+
+
+def save_weights(net, path, card=None):
+    """Write the weights of a network, in half precision.
+
+    Args:
+        net: a `TinySSD`.
+        path: of the file, a safetensors file; it appears whole or not at all.
+        card: dict of what to remember; written beside it, as .json.
+
+    Raises:
+        OSError: no room, no rights.
+    """
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    state = {name: value.detach().cpu().contiguous().half()
+             if value.is_floating_point() else value.cpu()
+             for name, value in net.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file(state, temporary, {'format': 'd2lssd-1',
+                                     'num_classes': str(net.num_classes)})
+    if card is not None:
+        card = {**card, 'crc32': checksum(state)}
+        with replacing(path.with_suffix('.json')) as temporary:
+            temporary.write_text(json.dumps(card, indent=1) + '\n', 'utf-8')
+
+
+def load_weights(path):
+    """Read a network back.
+
+    Args:
+        path: a file that `save_weights` wrote. Nothing in it is ever run.
+
+    Returns:
+        A `TinySSD` in evaluation mode, on the CPU.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: it is no safetensors file, is cut short, or holds another
+            network; the message names it and the first difference.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    with open(path, 'rb'):
+        pass  # a missing file is reported with its name and reason
+    try:
+        with safe_open(path, 'pt') as file:
+            header = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise ValueError(f'{path}: not a whole safetensors file ({error})'
+                         ) from error
+    count = header.get('num_classes', '')
+    if header.get('format') != 'd2lssd-1' or not count.isdigit() or not (
+            0 < int(count) < 10_000):
+        raise ValueError(f'{path}: not written by d2lssd.save_weights '
+                         f'(its header says {header})')
+    net = TinySSD(int(count))
+    expected = net.state_dict()
+    for name in sorted(expected.keys() | state.keys()):
+        mine, theirs = (tuple(s[name].shape) if name in s else None
+                        for s in (expected, state))
+        if mine != theirs:
+            raise ValueError(f'{path}: {name} has shape {theirs}; '
+                             f'a TinySSD needs {mine}')
+        if not torch.isfinite(state[name].float()).all():
+            raise ValueError(f'{path}: {name} is not all finite numbers')
+    net.load_state_dict({name: value.float() if value.is_floating_point()
+                         else value for name, value in state.items()})
+    return net.eval()
+
+
+def save_picture(picture, detections, path):
+    """Save a picture with its detections drawn on it.
+
+    Args:
+        picture: see `read_image`.
+        detections: what `detect` gave for it.
+        path: of the file; its ending says the format.
+
+    Raises:
+        ValueError: unknown ending.
+        OSError: the file cannot be written.
+    """
+    from PIL import ImageDraw, ImageFont
+
+    picture = read_image(picture)[1].copy()
+    draw = ImageDraw.Draw(picture)
+    unit = max(1, round(min(picture.size) / 200))
+    font = ImageFont.load_default(8 + 5 * unit)
+    for found in reversed(detections):
+        text = f'{found["label"]} {found["score"]:.2f}'
+        draw.rectangle(found['box'], outline='black', width=3 * unit)
+        draw.rectangle(found['box'], outline='#FFD400', width=2 * unit)
+        x, y = found['box'][:2]
+        box = draw.textbbox((x, y), text, font, 'lb')
+        drop = max(0, -box[1])
+        x, y = max(0, min(x, picture.width - box[2] + box[0])), y + drop
+        draw.rectangle(draw.textbbox((x, y), text, font, 'lb'), fill='#222')
+        draw.text((x, y), text, 'white', font, 'lb')
+    path = Path(path)
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind not in Image.SAVE:
+        raise ValueError(f'{path}: name it .png or .jpg')
+    with replacing(path) as temporary:
+        picture.save(temporary, kind)
+

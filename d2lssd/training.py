@@ -1,0 +1,437 @@
+"""Training: the loop, and two recipes for it."""
+import contextlib
+import ctypes
+import dataclasses
+import itertools
+import math
+import platform
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from d2lssd.anchors import multibox_target
+from d2lssd.data import BananasDataset, read_data_bananas
+from d2lssd.data.drawing import DRAWING_VERSION, draw_scene
+from d2lssd.data.drawn import num_workers, pad_labels
+from d2lssd.data.files import replacing
+from d2lssd.evaluation import evaluate
+from d2lssd.losses import balanced_loss, calc_loss
+from d2lssd.metrics import bbox_eval, cls_eval
+from d2lssd.model import TinySSD
+
+
+class Timer:
+    """A stopwatch that remembers its laps, in seconds."""
+
+    def __init__(self):
+        self.times = []
+        self.start()
+
+    def start(self):
+        """Start a lap."""
+        self.tik = time.perf_counter()
+
+    def stop(self):
+        """End the lap and return its length."""
+        self.times.append(time.perf_counter() - self.tik)
+        return self.times[-1]
+
+    def sum(self):
+        """Length of all laps together."""
+        return sum(self.times)
+
+    def avg(self):
+        """Mean length of a lap."""
+        return sum(self.times) / len(self.times)
+
+
+class Accumulator:
+    """Running sums of n numbers."""
+
+    def __init__(self, n):
+        self.data = [0.0] * n
+
+    def add(self, *args):
+        """Add one number to each sum."""
+        self.data = [a + float(b) for a, b in zip(self.data, args)]
+
+    def reset(self):
+        """Set all sums to zero."""
+        self.data = [0.0] * len(self.data)
+
+    def __getitem__(self, i):
+        return self.data[i]
+
+
+def try_gpu(i=0):
+    """Device of the i-th GPU, or the CPU where there is none."""
+    if torch.cuda.device_count() > i:
+        return torch.device(f'cuda:{i}')
+    return torch.device('cpu')
+
+
+def autocast(device):
+    """Let convolutions compute in bfloat16 where the hardware can.
+
+    Args:
+        device: a `torch.device`.
+
+    Returns:
+        Context manager; without bfloat16 units in the processor or card, it
+        changes nothing.
+    """
+    if device.type == 'cuda':
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = (device.type == 'cpu'
+                and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+
+
+def keep_memory():
+    """Keep freed memory for the next training step (Linux with glibc).
+
+    A step frees some hundred large tensors, and the C library would hand each
+    back to the system only to ask for it again, zeroed page by page, in the
+    next step. Keeping it makes training on a processor half as fast again.
+    Elsewhere this changes nothing.
+    """
+    if sys.platform == 'linux':
+        with contextlib.suppress(OSError, AttributeError):
+            libc = ctypes.CDLL('libc.so.6')
+            libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: never hand back
+            libc.mallopt(-4, 0)  # M_MMAP_MAX: no separate mappings
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What training does, part by part.
+
+    Attributes:
+        num_epochs: passes over the pictures (1000 fresh ones count as one).
+        batch_size: pictures a step.
+        loss: 'mean', the source's `calc_loss`, or 'balanced'.
+        negative_ratio, sigma, bbox_weight: of `balanced_loss`.
+        optimizer: 'sgd' or 'adamw'.
+        lr, weight_decay: of the optimizer.
+        schedule: 'constant' or 'one-cycle'.
+        pictures: 'plain' and 'wild' are styles of drawn pictures, seen again
+            every epoch; 'fresh' are both, and none is ever seen again.
+        num_bananas: on a drawn picture, a number or (low, high).
+        flips: mirror and turn half of the pictures.
+        average: decay of a running mean of the weights, which then takes
+            their place; None for none.
+    """
+
+    num_epochs: int = 20
+    batch_size: int = 32
+    loss: str = 'mean'
+    negative_ratio: float = 3
+    sigma: float | None = 1.0
+    bbox_weight: float = 1.0
+    optimizer: str = 'sgd'
+    lr: float = 0.2
+    weight_decay: float = 5e-4
+    schedule: str = 'constant'
+    pictures: str = 'plain'
+    num_bananas: int | tuple = 1
+    flips: bool = False
+    average: float | None = None
+
+
+RECIPES = {
+    'source': Recipe(),
+    'balanced': Recipe(
+        num_epochs=72, batch_size=16, loss='balanced', optimizer='adamw',
+        lr=3e-3, weight_decay=0.01, schedule='one-cycle', pictures='fresh',
+        num_bananas=(0, 4), flips=True, average=0.998),
+}
+EPOCH = 1000
+
+
+class _Fresh(Dataset):
+    """Pictures that are drawn when they are asked for, one in three plain."""
+
+    def __init__(self, num_bananas, seed):
+        self.num_bananas, self.seed = num_bananas, seed
+
+    def __getitem__(self, i):
+        style = 'wild' if i % 3 else 'plain'
+        return draw_scene('train', i, self.seed, style, self.num_bananas)
+
+
+def _stack(scenes):
+    """Stack some scenes to a minibatch."""
+    images, boxes = zip(*scenes)
+    X = torch.stack([torch.from_numpy(image) for image in images])
+    return (X.permute(0, 3, 1, 2).float(),
+            torch.from_numpy(pad_labels(boxes)))
+
+
+def flip(X, Y):
+    """Mirror and turn half of a minibatch, labels with it.
+
+    Args:
+        X: float tensor ``(B, 3, s, s)``.
+        Y: float tensor ``(B, m, 5)``; see `multibox_target`.
+
+    Returns:
+        Both, changed: half mirrored, half turned by a quarter.
+    """
+    X, Y = X.clone(), Y.clone()
+    real = Y[..., :1] >= 0
+    mirror, turn = torch.rand(2, len(X), device=X.device) < 0.5
+    X[mirror] = X[mirror].flip(3)
+    x1, y1, x2, y2 = Y[mirror, :, 1:].unbind(-1)
+    Y[mirror, :, 1:] = torch.stack([1 - x2, y1, 1 - x1, y2], -1)
+    X[turn] = X[turn].transpose(2, 3)
+    Y[turn, :, 1:] = Y[turn][..., [2, 1, 4, 3]]
+    return X, torch.where(real, Y, -1)
+
+
+def batches(recipe, start=0, source='drawn', seed=0):
+    """Yield the minibatches of a recipe, epoch after epoch.
+
+    What an epoch holds depends on the recipe, its number and the seed alone,
+    so a run that is resumed sees what it would have seen.
+
+    Args:
+        recipe: a `Recipe`.
+        start: epoch to start from.
+        source: see `load_data_bananas`; only drawn pictures can be fresh.
+        seed: of the drawing and of the order.
+
+    Yields:
+        For each epoch, an iterator of pairs ``(X, Y)`` as `load_data_bananas`
+        gives them.
+    """
+    size, epochs = recipe.batch_size, range(start, recipe.num_epochs)
+    if recipe.pictures == 'fresh' and source == 'drawn':
+        steps = EPOCH // size
+        stream = iter(DataLoader(
+            _Fresh(recipe.num_bananas, seed), size, collate_fn=_stack,
+            sampler=range(start * steps * size,
+                          recipe.num_epochs * steps * size),
+            num_workers=num_workers(), prefetch_factor=4))
+        for _ in epochs:
+            yield itertools.islice(stream, steps)
+        return
+    images, labels = read_data_bananas(True, source, **_options(
+        recipe, source))
+    for epoch in epochs:
+        rng = torch.Generator().manual_seed(1000 * seed + epoch)
+        order = torch.randperm(len(images), generator=rng).split(size)
+        yield ((images[index].float(), labels[index]) for index in order)
+
+
+def _options(recipe, source):
+    if source != 'drawn':
+        return {}
+    style = 'plain' if recipe.pictures == 'plain' else 'wild'
+    return {'style': style, 'num_bananas': recipe.num_bananas}
+
+
+def num_steps(recipe, num_pictures=EPOCH):
+    """Minibatches an epoch."""
+    if recipe.pictures == 'fresh':
+        return EPOCH // recipe.batch_size
+    return math.ceil(num_pictures / recipe.batch_size)
+
+
+def train(recipe='source', net=None, source='drawn', seed=0, device=None,
+          checkpoint=None, progress=True, validate=False, **changes):
+    """Train a TinySSD on bananas.
+
+    Args:
+        recipe: name of one of `RECIPES`, or a `Recipe`.
+        net: what to train on; None for a new `TinySSD`.
+        source: of the pictures; see `load_data_bananas`.
+        seed: of weights, drawing and order.
+        device: a `torch.device`; None for the GPU where there is one.
+        checkpoint: file to save to after every epoch and to resume from if it
+            is there; None for neither.
+        progress: show a bar with the time left.
+        validate: measure average precision after every epoch.
+        **changes: fields of the recipe to change, as in ``num_epochs=5``.
+
+    Returns:
+        Tuple of the network, on the device, and the history: a list with a
+        dict for each epoch of ``'loss'``, ``'class error'``, ``'bbox mae'``,
+        ``'seconds'`` and, if asked for, of what `evaluate` gives.
+
+    Raises:
+        ValueError: unknown recipe or change; a checkpoint of another recipe.
+        FloatingPointError: the loss is no longer a number.
+    """
+    recipe = find_recipe(recipe, **changes)
+    device = device or try_gpu()
+    keep_memory()
+    torch.manual_seed(seed)
+    net = net or TinySSD(num_classes=1)
+    net.to(device, memory_format=torch.channels_last)
+    run = _Run(recipe, net, seed)
+    if checkpoint and Path(checkpoint).exists():
+        run.load(checkpoint)
+    epochs = batches(recipe, len(run.history), source, seed)
+    bar = tqdm(total=recipe.num_epochs * num_steps(recipe), unit='step',
+               initial=len(run.history) * num_steps(recipe),
+               desc='training', disable=not progress)
+    validation = validate and DataLoader(BananasDataset(
+        False, source, **_options(recipe, source)), 50)
+    with bar:
+        for epoch in epochs:
+            run.one_epoch(epoch, device, bar)
+            if validate:
+                run.history[-1] |= evaluate(run.result(), validation)
+            if checkpoint:
+                run.save(checkpoint)
+    return run.result(), run.history
+
+
+def find_recipe(recipe, **changes):
+    """The recipe of a name, with changes.
+
+    Raises:
+        ValueError: unknown name, field or value, with those that are known.
+    """
+    if isinstance(recipe, str):
+        if recipe not in RECIPES:
+            raise ValueError(f'recipe {recipe!r}: known are '
+                             f'{", ".join(RECIPES)}')
+        recipe = RECIPES[recipe]
+    known = {field.name for field in dataclasses.fields(Recipe)}
+    if unknown := set(changes) - known:
+        raise ValueError(f'a recipe has no {", ".join(sorted(unknown))}; it '
+                         f'has {", ".join(sorted(known))}')
+    recipe = dataclasses.replace(recipe, **changes)
+    choices = {'loss': ('mean', 'balanced'), 'optimizer': ('sgd', 'adamw'),
+               'schedule': ('constant', 'one-cycle'),
+               'pictures': ('plain', 'wild', 'fresh')}
+    for name, values in choices.items():
+        if getattr(recipe, name) not in values:
+            raise ValueError(f'{name} = {getattr(recipe, name)!r}: known are '
+                             f'{", ".join(values)}')
+    for name in ('num_epochs', 'batch_size'):
+        value = getattr(recipe, name)
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f'{name} = {value!r}: a whole number, at least '
+                             '1, is needed')
+    return recipe
+
+
+class _Run:
+    """All that changes while a network learns."""
+
+    def __init__(self, recipe, net, seed):
+        self.recipe, self.net, self.seed = recipe, net, seed
+        self.history = []
+        kind = {'sgd': torch.optim.SGD, 'adamw': torch.optim.AdamW}
+        self.optimizer = kind[recipe.optimizer](
+            net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+        total = recipe.num_epochs * num_steps(recipe)
+        self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, recipe.lr, total_steps=total + 1
+        ) if recipe.schedule == 'one-cycle' else None
+        self.mean = AveragedModel(
+            net, multi_avg_fn=get_ema_multi_avg_fn(recipe.average),
+            use_buffers=True) if recipe.average else None
+
+    def one_epoch(self, epoch, device, bar):
+        """Go once through the minibatches of an epoch."""
+        metric, timer, total = Accumulator(4), Timer(), []
+        self.net.train()
+        for X, Y in epoch:
+            X = X.to(device, memory_format=torch.channels_last)
+            Y = Y.to(device)
+            if self.recipe.flips:
+                X, Y = flip(X, Y)
+            total.append(self.step(X, Y, metric))
+            if not math.isfinite(total[-1]):
+                raise FloatingPointError(
+                    f'the loss became {total[-1]} in epoch '
+                    f'{len(self.history) + 1}, minibatch {len(total)}: try a '
+                    f'lower lr than {self.recipe.lr}')
+            bar.set_postfix(loss=f'{total[-1]:.3f}', refresh=False)
+            bar.update()
+        self.history.append({
+            'loss': sum(total) / len(total),
+            'class error': 1 - metric[0] / metric[1],
+            'bbox mae': metric[2] / metric[3], 'seconds': timer.stop()})
+
+    def step(self, X, Y, metric):
+        """Learn from one minibatch; return its loss."""
+        recipe = self.recipe
+        with autocast(X.device):
+            anchors, cls_preds, bbox_preds = self.net(X)
+        bbox_labels, bbox_masks, cls_labels = multibox_target(anchors, Y)
+        both = (cls_preds.float(), cls_labels, bbox_preds.float(),
+                bbox_labels, bbox_masks)
+        if recipe.loss == 'mean':
+            loss = calc_loss(*both).mean()
+        else:
+            loss = balanced_loss(*both, recipe.negative_ratio, recipe.sigma,
+                                 recipe.bbox_weight)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        if self.scheduler:
+            self.scheduler.step()
+        if self.mean:
+            self.mean.update_parameters(self.net)
+        with torch.no_grad():
+            metric.add(cls_eval(cls_preds, cls_labels), cls_labels.numel(),
+                       bbox_eval(bbox_preds, bbox_labels, bbox_masks),
+                       bbox_labels.numel())
+        return loss.item()
+
+    def result(self):
+        """The network that the recipe promises: the mean, if it keeps one."""
+        return self.mean.module if self.mean else self.net
+
+    def parts(self):
+        parts = {'net': self.net, 'optimizer': self.optimizer,
+                 'scheduler': self.scheduler, 'mean': self.mean}
+        return {name: part for name, part in parts.items() if part}
+
+    def save(self, path):
+        """Write a checkpoint, in one step."""
+        state = {name: part.state_dict()
+                 for name, part in self.parts().items()}
+        with replacing(path) as temporary:
+            torch.save({**state, 'rng': torch.get_rng_state(),
+                        'history': self.history, 'seed': self.seed,
+                        'recipe': dataclasses.asdict(self.recipe)}, temporary)
+
+    def load(self, path):
+        """Go on from a checkpoint."""
+        try:
+            state = torch.load(path, map_location='cpu', weights_only=True)
+            recipe = state['recipe']
+        except Exception as error:
+            raise ValueError(f'{path}: not a whole checkpoint '
+                             f'({str(error).splitlines()[0]}); remove it to '
+                             'start anew') from error
+        mine = {'seed': self.seed, **dataclasses.asdict(self.recipe)}
+        theirs = {'seed': state['seed'], **recipe}
+        if mine != theirs:
+            other = {key: theirs.get(key) for key in mine
+                     if mine[key] != theirs.get(key)}
+            raise ValueError(f'{path}: a checkpoint of another run ({other}); '
+                             'give it another name, or remove it')
+        for name, part in self.parts().items():
+            part.load_state_dict(state[name])
+        torch.set_rng_state(state['rng'])
+        self.history = state['history']
+
+
+def describe_run(recipe, seed, source):
+    """What someone needs in order to train the same weights again."""
+    return {'recipe': dataclasses.asdict(recipe), 'seed': seed,
+            'source': source, 'drawing_version': DRAWING_VERSION,
+            'torch': torch.__version__, 'machine': platform.machine(),
+            'threads': torch.get_num_threads()}

@@ -1,0 +1,182 @@
+"""The loop, its recipes and its checkpoints."""
+import math
+
+import pytest
+import torch
+
+import d2lssd
+from d2lssd.data import drawn
+from d2lssd.training import batches, find_recipe, flip, num_steps
+
+SMALL = {'num_epochs': 2, 'batch_size': 4}
+
+
+@pytest.fixture(autouse=True)
+def few_pictures(monkeypatch, tmp_path):
+    """Let an epoch be twelve pictures, drawn on the spot."""
+    monkeypatch.setenv('D2LSSD_HOME', str(tmp_path))
+    monkeypatch.setattr(drawn, 'COUNTS', {'train': 12, 'val': 4})
+    monkeypatch.setattr('d2lssd.training.EPOCH', 12)
+    monkeypatch.setattr('d2lssd.training.num_workers', lambda: 0)
+
+
+def run(tmp_path=None, **changes):
+    return d2lssd.train('source', progress=False, **{**SMALL, **changes})
+
+
+def weights(net):
+    return torch.cat([v.flatten().double() for v in net.state_dict().values()])
+
+
+def test_an_unknown_recipe_is_refused_with_those_that_are_known():
+    with pytest.raises(ValueError, match="'sauce': known are source, bal"):
+        find_recipe('sauce')
+
+
+@pytest.mark.parametrize(('change', 'words'), [
+    ({'epochs': 3}, 'no epochs; it has average, batch_size'),
+    ({'loss': 'least'}, "loss = 'least': known are mean, balanced"),
+    ({'batch_size': 0}, 'batch_size = 0: a whole number, at least 1'),
+    ({'num_epochs': 1.5}, 'num_epochs = 1.5: a whole number'),
+])
+def test_a_change_that_no_recipe_has_is_refused(change, words):
+    with pytest.raises(ValueError, match=words):
+        find_recipe('source', **change)
+
+
+def test_the_source_recipe_is_the_one_of_the_source():
+    recipe = find_recipe('source')
+    assert (recipe.optimizer, recipe.lr, recipe.weight_decay) == (
+        'sgd', 0.2, 5e-4)
+    assert (recipe.num_epochs, recipe.batch_size) == (20, 32)
+
+
+def test_a_step_is_that_of_plain_sgd_in_double_precision(monkeypatch):
+    """One step of `train`, against the update rule written out by hand."""
+    monkeypatch.setattr('d2lssd.training.autocast',
+                        lambda device: torch.autocast('cpu', enabled=False))
+    torch.manual_seed(0)
+    net = d2lssd.TinySSD(1)
+    slow = d2lssd.TinySSD(1)
+    slow.load_state_dict(net.state_dict())
+    slow.double()
+    recipe = find_recipe('source', num_epochs=1, batch_size=12)
+    (X, Y), = next(iter(batches(recipe)))
+    anchors, cls_preds, bbox_preds = slow(X.double())
+    bbox_labels, bbox_masks, cls_labels = d2lssd.multibox_target(
+        anchors.float(), Y)
+    d2lssd.calc_loss(cls_preds, cls_labels, bbox_preds, bbox_labels.double(),
+                     bbox_masks.double()).mean().backward()
+    expected = {name: p - 0.2 * (p.grad + 5e-4 * p)
+                for name, p in slow.named_parameters()}
+    d2lssd.train(recipe, net=net, progress=False)
+    for name, p in net.named_parameters():
+        torch.testing.assert_close(p.double(), expected[name], rtol=1e-3,
+                                   atol=2e-4, msg=name)
+
+
+def test_a_run_that_is_resumed_ends_with_the_same_weights(tmp_path):
+    torch.set_num_threads(1)
+    whole, history = run()
+    file = tmp_path / 'run.checkpoint'
+    d2lssd.train('source', progress=False, batch_size=4, num_epochs=2,
+                 checkpoint=Stop(file, after=1))
+    resumed, again = run(checkpoint=file)
+    assert torch.equal(weights(whole), weights(resumed))
+    assert [h['loss'] for h in history] == [h['loss'] for h in again]
+
+
+class Stop:
+    """A checkpoint's path, and a run that is cut off behind it."""
+
+    def __new__(cls, path, after):
+        import d2lssd.training as training
+        real = training._Run.save
+
+        def save(self, where):
+            real(self, where)
+            if len(self.history) == after:
+                raise KeyboardInterrupt
+
+        patch = pytest.MonkeyPatch()
+        patch.setattr(training._Run, 'save', save)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                run(checkpoint=path)
+        finally:
+            patch.undo()
+        return path
+
+
+@pytest.mark.parametrize('damage', [b'', b'PK\x03\x04', b'\x80\x04K\x01.'])
+def test_a_damaged_checkpoint_is_named_and_kept(tmp_path, damage):
+    file = tmp_path / 'run.checkpoint'
+    file.write_bytes(damage)
+    with pytest.raises(ValueError, match='run.checkpoint: not a whole check'):
+        run(checkpoint=file)
+    assert file.read_bytes() == damage
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    file = tmp_path / 'run.checkpoint'
+    run(checkpoint=file, num_epochs=1)
+    with pytest.raises(ValueError, match="another run .*'num_epochs': 1"):
+        run(checkpoint=file)
+
+
+def test_a_loss_that_is_no_number_stops_with_the_minibatch_named():
+    with pytest.raises(FloatingPointError, match='epoch 1, minibatch'):
+        run(lr=1e30, num_epochs=3)
+
+
+def test_flipped_labels_lie_on_the_flipped_object():
+    """A white box on black stays where its label says, flipped or not."""
+    torch.manual_seed(0)
+    X = torch.zeros(32, 3, 64, 64)
+    X[:, :, 10:20, 30:60] = 255
+    Y = torch.tensor([[0, 30, 10, 60, 20], [-64] * 5]) / 64
+    A, B = flip(X, Y.expand(32, 2, 5))
+    corners = set()
+    for image, label in zip(A, B):
+        y, x = image[0].nonzero().T
+        found = [x.min(), y.min(), x.max() + 1, y.max() + 1]
+        assert [round(float(v) * 64) for v in label[0, 1:]] == found
+        corners.add(tuple(map(int, found)))
+        assert (label[1] == -1).all()
+    assert len(corners) == 4
+
+
+def test_fresh_pictures_are_never_seen_twice_and_go_on_where_they_were():
+    recipe = find_recipe('balanced', num_epochs=2, batch_size=6, num_bananas=1)
+    seen = [X for epoch in batches(recipe) for X, _ in epoch]
+    assert len(seen) == 2 * num_steps(recipe) == 4
+    flat = torch.cat(seen).flatten(1)
+    assert len(flat.unique(dim=0)) == 24
+    later = [X for epoch in batches(recipe, start=1) for X, _ in epoch]
+    assert all(torch.equal(a, b) for a, b in zip(seen[2:], later))
+
+
+def test_the_balanced_recipe_learns_one_picture_by_heart():
+    """It must find the bananas of the pictures that it is trained on."""
+    torch.manual_seed(0)
+    torch.set_num_threads(2)
+    net, history = d2lssd.train(
+        'balanced', progress=False, pictures='plain', num_bananas=1,
+        num_epochs=40, batch_size=12, flips=False, average=None, lr=2e-3)
+    images, labels = d2lssd.read_data_bananas(True)
+    result = d2lssd.evaluate(net, [(images.float(), labels)])
+    assert history[-1]['loss'] < history[0]['loss'] / 4
+    assert result['AP50'] > 0.9
+
+
+def test_accumulator_and_timer_add_up():
+    sums = d2lssd.Accumulator(2)
+    sums.add(1, torch.tensor(2.0))
+    sums.add(3, 4)
+    assert (sums[0], sums[1]) == (4, 6)
+    sums.reset()
+    assert sums[1] == 0
+    timer = d2lssd.Timer()
+    laps = [timer.stop(), timer.stop()]
+    assert math.isclose(timer.sum(), sum(laps))
+    assert timer.avg() * 2 == pytest.approx(timer.sum())
