@@ -53,6 +53,9 @@ def evaluate(net, data_iter, threshold=0.5, progress=False):
         ``'precision'`` and ``'recall_at'`` (IoU 0.5) and ``'false_alarms'``,
         the number of pictures with at least one false detection; beside them
         ``'pictures'`` and ``'objects'``.
+
+    Raises:
+        ValueError: there are no pictures.
     """
     found, true, counts = [], [], []
     device = next(net.parameters()).device
@@ -63,6 +66,8 @@ def evaluate(net, data_iter, threshold=0.5, progress=False):
                 cls_preds.softmax(-1).transpose(1, 2), bbox_preds,
                 anchors).cpu()
             true += Y
+    if not true:
+        raise ValueError('no pictures to evaluate on')
     found = [rows[rows[:, 0] >= 0] for rows in found]
     counts = [hits(f, t, threshold) for f, t in zip(found, true)]
     right, false, missed = (sum(c) for c in zip(*counts))

@@ -42,7 +42,15 @@ def bbox_predictor(num_inputs, num_anchors):
 
 
 def forward(x, block):
-    """Run one block on one input and return what it gives."""
+    """Run one block on one input.
+
+    Args:
+        x: tensor that the block takes.
+        block: a module.
+
+    Returns:
+        What the block gives.
+    """
     return block(x)
 
 

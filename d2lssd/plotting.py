@@ -73,7 +73,7 @@ def show_images(images, num_rows, num_cols, scale=1.5, titles=None):
     for ax in axes.flat:
         ax.axis('off')
     for i, (ax, image) in enumerate(zip(axes.flat, images)):
-        ax.imshow(_pixels(image))
+        ax.imshow(to_pixels(image))
         if titles:
             ax.set_title(titles[i], fontsize=9)
     return axes.ravel()
@@ -88,7 +88,7 @@ def display(img, output, threshold):
             relative to the image; see `predict`.
         threshold: least score of a box that is drawn.
     """
-    img = _pixels(img)
+    img = to_pixels(img)
     axes = plt.imshow(img).axes
     axes.axis('off')
     h, w = img.shape[:2]
@@ -98,7 +98,7 @@ def display(img, output, threshold):
             show_bboxes(axes, [box], f'{score:.2f}', 'w')
 
 
-def _pixels(image):
+def to_pixels(image):
     """Bring a picture into the form and range that imshow wants."""
     if hasattr(image, 'detach'):
         image = image.detach().cpu()

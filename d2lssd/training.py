@@ -212,12 +212,12 @@ def batches(recipe, start=0, source='drawn', seed=0):
     """
     size, epochs = recipe.batch_size, range(start, recipe.num_epochs)
     if recipe.pictures == 'fresh' and source == 'drawn':
-        steps = EPOCH // size
+        steps, workers = EPOCH // size, num_workers()
         stream = iter(DataLoader(
             _Fresh(recipe.num_bananas, seed), size, collate_fn=_stack,
             sampler=range(start * steps * size,
                           recipe.num_epochs * steps * size),
-            num_workers=num_workers(), prefetch_factor=4))
+            num_workers=workers, prefetch_factor=4 if workers else None))
         for _ in epochs:
             yield itertools.islice(stream, steps)
         return
@@ -413,9 +413,9 @@ class _Run:
             state = torch.load(path, map_location='cpu', weights_only=True)
             recipe = state['recipe']
         except Exception as error:
-            raise ValueError(f'{path}: not a whole checkpoint '
-                             f'({str(error).splitlines()[0]}); remove it to '
-                             'start anew') from error
+            reason = str(error).partition('\n')[0] or type(error).__name__
+            raise ValueError(f'{path}: not a whole checkpoint ({reason}); '
+                             'remove it to start anew') from error
         mine = {'seed': self.seed, **dataclasses.asdict(self.recipe)}
         theirs = {'seed': state['seed'], **recipe}
         if mine != theirs:

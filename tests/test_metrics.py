@@ -116,6 +116,8 @@ def test_padding_changes_no_average_precision():
     expected = d2lssd.average_precision([FOUND], [TRUE])
     assert d2lssd.average_precision([found], [padded]) == expected
     assert d2lssd.average_precision(found[None], padded[None]) == expected
+    by_class = d2lssd.average_precision([found], [padded], by_class=True)
+    assert list(by_class['by_class']) == [0]
     # What the network gives first may be relative to the image, too.
     found[:, 2:] /= 128
     padded[:, 1:] /= 128

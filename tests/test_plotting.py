@@ -99,7 +99,7 @@ def test_values_outside_the_range_are_cut_off_not_wrapped_round():
     assert plt.gca().images[0].get_array()[0, 0].tolist() == [0, 100, 255]
 
 
-def test_boxes_that_reach_the_threshold_are_drawn_in_pixels():
+def test_boxes_that_reach_the_threshold_are_drawn_into_pixels():
     output = torch.tensor([[0, 0.97, 0.1, 0.25, 0.5, 0.75],
                            [0, 0.75, 0, 0, 1, 1],
                            [0, 0.74, 0.5, 0.5, 1, 1]])

@@ -85,15 +85,21 @@ STYLES = {
 def draw_scene(split, index, seed=0, style='plain', num_bananas=1):
     """Draw picture number `index` of a split.
 
-    split is 'train' or 'val'; index and seed are whole numbers from 0;
-    style 'plain' has one size of banana in good light, 'wild' all sizes,
-    views and cameras, and a Style is one of your own; num_bananas is a
-    number or (low, high), both possible.
+    Args:
+        split: 'train' or 'val'; they share no photograph and no banana.
+        index, seed: whole numbers from 0.
+        style: 'plain', one size of banana in good light; 'wild', all sizes,
+            views and cameras; or a `Style` of your own.
+        num_bananas: a number, or (low, high), both possible.
 
-    Returns the image, uint8 (256, 256, 3) RGB, and the boxes, float32
-    (m, 4): the visible part of each banana in corner format, in 0-1.
+    Returns:
+        The image, uint8 array ``(256, 256, 3)``, RGB, and the boxes, float32
+        array ``(m, 4)``: the visible part of each banana, corner format,
+        relative to the image.
 
-    Raises ValueError naming the argument that is none of these.
+    Raises:
+        ValueError: an argument is none of these, or there is no room for so
+            many bananas; the message names it.
     """
     if not isinstance(style, Style):
         if not isinstance(style, str) or style not in STYLES:
@@ -114,14 +120,17 @@ def draw_scene(split, index, seed=0, style='plain', num_bananas=1):
 def compose(photo, split='val', seed=0, num_bananas=(2, 4), size=(40, 90)):
     """Lay drawn bananas on a photograph.
 
-    photo is uint8 (h, w, 3) RGB, at least 64 pixels each way; size is the
-    least and the greatest longest side of a banana in pixels; the rest as
-    for draw_scene.
+    Args:
+        photo: uint8 array ``(h, w, 3)``, RGB, at least 64 pixels each way.
+        split, seed, num_bananas: as for `draw_scene`.
+        size: least and greatest longest side of a banana, in pixels.
 
-    Returns the new image, uint8 (h, w, 3), and the boxes, float32 (m, 4),
-    corner format relative to the picture, in 0-1.
+    Returns:
+        The new image, uint8 array ``(h, w, 3)``, and the boxes, float32
+        array ``(m, 4)``, corner format, relative to the image.
 
-    Raises ValueError naming the argument that is none of these.
+    Raises:
+        ValueError: an argument is none of these; the message names it.
     """
     photo = np.asarray(photo)
     if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or (
@@ -146,12 +155,17 @@ def draw_banana(model=0, size=230, angle=0.5, tilt=0.0, yaw=0.0,
                 ripeness=0.4, light=None, seed=0):
     """Draw one banana alone.
 
-    model is a number of MODELS; size its length in pixels; angle, tilt and
-    yaw turn it on the screen, about its length and towards the viewer, in
-    radians; ripeness 0 is green, 0.3 yellow, 0.6 spotted, 1 black; light is
-    a canvas.Light; seed places the spots.
+    Args:
+        model: which individual, a number of `MODELS`.
+        size: its length in pixels.
+        angle, tilt, yaw: turn it on the screen, about its length and towards
+            the viewer, in radians.
+        ripeness: 0 is green, 0.3 yellow, 0.6 spotted, 1 black.
+        light: a `canvas.Light`; None for one from above.
+        seed: of the spots.
 
-    Returns uint8 (h, w, 4): RGB and alpha.
+    Returns:
+        uint8 array ``(h, w, 4)``: RGB and alpha.
     """
     rng = np.random.default_rng([seed, model])
     banana = grow(model)

@@ -1,0 +1,87 @@
+# Each command of the book; `make help` lists them.
+PYTHON ?= python3
+PY := .venv/bin/python
+# MXNet's last release wants this old one; only `make mxnet-record` needs it.
+PYTHON38 ?= python3.8
+# A Python named on the command line wins over the one .venv was made with.
+ENVIRONMENT = $(PYTHON) tools/environment.py \
+  $(if $(filter file,$(origin PYTHON)),--keep)
+
+.DEFAULT_GOAL := help
+# The steps share .venv, _build and the processor: one after the other.
+.NOTPARALLEL:
+
+.PHONY: help
+help: ## list these commands
+	@echo 'make COMMAND, where COMMAND is one of'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | \
+	  awk -F ':.*## ' '{ printf "  %-13s %s\n", $$1, $$2 }'
+	@echo 'PYTHON=python3.13 picks another Python for .venv.'
+
+.PHONY: env
+env: ## make .venv and install the requirements (done once)
+	@command -v $(PYTHON) >/dev/null || { echo \
+	  'No $(PYTHON) here. Install Python 3.11 to 3.13 (Debian, Ubuntu:' \
+	  'sudo apt install python3 python3-venv),' \
+	  'or name one: make book PYTHON=python3.12' >&2; exit 1; }
+	@$(ENVIRONMENT)
+
+.PHONY: book
+book: env ## build the pages from the stored outputs (about a minute)
+	@$(PY) tools/build.py
+
+.PHONY: test
+test: env lint unit notebooks book ## check everything (about 15 minutes)
+	@echo 'All checks passed.'
+
+.PHONY: lint
+lint: env ## check the style of package, tools, tests and notebooks
+	@echo '== style'
+	@$(PY) -m ruff check --no-cache .
+
+.PHONY: unit
+unit: env ## run the tests of the package and of the book's sources
+	@echo '== tests'
+	@$(PY) -m pytest tests
+
+.PHONY: notebooks
+notebooks: env ## run every notebook, compare with its stored outputs
+	@echo '== notebooks, run again and compared (several minutes)'
+	@$(PY) -m pytest -p tools.nbval_book book
+
+.PHONY: execute
+execute: env ## run all notebooks, or NOTEBOOK=path, and store the outputs
+	@$(PY) tools/execute.py $(NOTEBOOK)
+
+.PHONY: lab
+lab: env ## open the book in JupyterLab
+	@$(PY) -m jupyterlab --notebook-dir=book
+
+.PHONY: weights
+weights: env ## train and measure the shipped weights (an hour; resumes)
+	@for recipe in source balanced; do \
+	  $(PY) -m d2lssd train --recipe $$recipe --exam \
+	    --save d2lssd/weights/$$recipe.safetensors \
+	    --checkpoint _build/weights/$$recipe.checkpoint || exit 1; \
+	done
+
+.PHONY: mxnet-record
+mxnet-record: env ## record MXNet's answers anew (with PYTHON38, on x86-64)
+	@command -v $(PYTHON38) >/dev/null || { echo \
+	  'No $(PYTHON38) here. pyenv, conda or uv provide Python 3.8; then:' \
+	  'make mxnet-record PYTHON38=/path/to/python3.8' >&2; exit 1; }
+	$(PYTHON38) -m venv .venv-mxnet
+	.venv-mxnet/bin/pip install -q -r tests/mxnet_record/requirements.txt
+	.venv-mxnet/bin/python tests/mxnet_record/record.py
+	$(PY) tests/mxnet_record/compare.py
+
+.PHONY: clean
+clean: ## remove what was built, except .venv
+	rm -rf _build build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -path ./.venv -prune -o -type d \
+	  \( -name __pycache__ -o -name .ipynb_checkpoints \) -print0 | \
+	  xargs -0 rm -rf
+
+.PHONY: distclean
+distclean: clean ## remove .venv as well
+	rm -rf .venv .venv-mxnet
