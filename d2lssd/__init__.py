@@ -34,5 +34,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
                        'read_image', 'save_picture', 'save_weights',
                        'trained_weights', 'weights_card'],
         'plotting': ['Animator', 'bbox_to_rect', 'display', 'plt',
-                     'set_figsize', 'show_bboxes', 'show_images'],
+                     'set_figsize', 'show_bboxes', 'show_images', 'to_pixels'],
     })

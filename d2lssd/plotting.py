@@ -1,6 +1,7 @@
 """Pictures with boxes, and a curve that grows while the network learns."""
 import sys
 
+import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
@@ -58,8 +59,7 @@ def show_images(images, num_rows, num_cols, scale=1.5, titles=None):
     """Show pictures in a grid.
 
     Args:
-        images: sequence of ``(3, h, w)`` tensors, 0–255, or of anything that
-            matplotlib shows.
+        images: sequence of pictures; see `to_pixels`.
         num_rows, num_cols: of the grid.
         scale: inches a picture.
         titles: None, or a string for each picture.
@@ -99,14 +99,21 @@ def display(img, output, threshold):
 
 
 def to_pixels(image):
-    """Bring a picture into the form and range that imshow wants."""
+    """Bring a picture into the form that matplotlib shows.
+
+    Args:
+        image: tensor or array ``(3, h, w)`` or ``(h, w, 3)``, or ``(h, w)``,
+            0–255.
+
+    Returns:
+        uint8 array ``(h, w, 3)`` or ``(h, w)``.
+    """
     if hasattr(image, 'detach'):
         image = image.detach().cpu()
-        if image.ndim == 3 and len(image) in (1, 3) and image.shape[2] != 3:
-            image = image.permute(1, 2, 0)
-        image = image.numpy()
-    return image.clip(0, 255).astype('uint8') if hasattr(
-        image, 'clip') else image
+    image = np.asarray(image).clip(0, 255).astype(np.uint8)
+    if image.ndim == 3 and len(image) in (1, 3) and image.shape[2] != 3:
+        image = image.transpose(1, 2, 0)
+    return image
 
 
 class Animator:
@@ -158,7 +165,8 @@ class Animator:
             name = self.legend[i] if i < len(self.legend) else None
             ax.plot(x, y, LINES[i % 4], marker='.', label=name,
                     color=COLORS[i % 6])
-        ax.set(**{k: v for k, v in self.style.items() if v is not None})
+        ax.set(**{k: v for k, v in self.style.items()
+                  if v is not None and (k[1:] != 'lim' or v[0] != v[1])})
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.grid(alpha=0.4)
         if self.legend:
