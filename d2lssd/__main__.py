@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+SHEET = 24  # pictures on the contact sheet of a folder
+
 
 def main(argv=None):
     """Run one command; return its exit status."""
@@ -86,13 +88,30 @@ def build_parser():
                      help='print one JSON object')
 
     sub = command('data', run_data, 'Draw or fetch the pictures, and say '
-                  'where they are.')
+                  'where they are; or check your own.')
     add_source(sub)
     sub.add_argument('--sheet', metavar='OUT.png',
                      help='save the first pictures with their boxes')
     sub.add_argument('--json', action='store_true',
                      help='print one JSON object')
+    add_check(sub.add_subparsers(metavar='[check FOLDER]'))
     return parser
+
+
+def add_check(commands):
+    text = 'Report every bad label of a folder of your own pictures.'
+    sub = commands.add_parser(
+        'check', help=text, description=text, epilog='Exit status: 0 if all '
+        'is well, 2 if there are problems.')
+    sub.set_defaults(run=run_check)
+    sub.add_argument('folder', metavar='FOLDER', help='holds images and '
+                     'label.csv or annotations.json (COCO), or train and '
+                     'val, each with these')
+    # Not given here, it stays what it was before the word check.
+    sub.add_argument('--sheet', metavar='OUT.png', default=argparse.SUPPRESS,
+                     help=f'save up to {SHEET} pictures with their boxes')
+    sub.add_argument('--json', action='store_true', default=argparse.SUPPRESS,
+                     help='print one JSON object')
 
 
 def add_weights(sub):
@@ -104,7 +123,8 @@ def add_weights(sub):
 def add_source(sub):
     sub.add_argument('--source', default='drawn', metavar='SOURCE',
                      help="'drawn' (default), 'd2l' for the original archive, "
-                     'or a folder with images and label.csv')
+                     'or a folder with images and label.csv or '
+                     'annotations.json')
 
 
 def probability(text):
@@ -256,6 +276,129 @@ def save_sheet(pictures, path, rows=4, columns=6):
         show_bboxes(ax, label[label[:, 0] >= 0, 1:] * 256, colors='w')
     plt.savefig(path, dpi=110)
     plt.close()
+
+
+def run_check(args):
+    """Report what is wrong in a folder, and what is in it."""
+    from d2lssd.data.folder import survey_folder
+    if args.source != 'drawn':
+        raise ValueError(f'--source {args.source}: check looks at '
+                         f'{args.folder} alone; leave --source out')
+    survey = survey_folder(args.folder, progress=True)
+    facts = {'folder': args.folder, **count_folder(survey)}
+    if args.json:
+        problems = [{'file': each.file, 'line': each.line or None,
+                     'path': each.path or None, 'text': each.text}
+                    for each in survey.problems]
+        print(json.dumps({**facts, 'notes': survey.notes,
+                          'problems': problems}))
+    else:
+        for problem in survey.problems:
+            print(one_line(problem))
+        for note in survey.notes:
+            print(f'note: {one_line(note)}')
+        print_folder(facts, len(survey.problems))
+    if args.sheet:
+        save_labelled(survey, args.sheet)
+    return 2 if survey.problems else 0
+
+
+def one_line(text):
+    """A text with all that could break its line, or a terminal, escaped."""
+    return ''.join(c if c.isprintable() else ascii(c)[1:-1]
+                   for c in str(text))
+
+
+def count_folder(survey):
+    """Numbers of pictures, boxes and classes; sizes in pixels, each (width,
+    height), or None if there are none."""
+    import numpy as np
+    boxes = np.concatenate([np.empty((0, 4)), *(
+        each.boxes for each in survey.pictures)])
+    classes = [number for each in survey.pictures for number in each.classes]
+    with np.errstate(invalid='ignore'):  # an infinite box was complained of
+        sides = boxes[:, 2:] - boxes[:, :2]
+    sides = sides[(sides > 0).all(1) & np.isfinite(sides).all(1)]
+    sizes = {'picture': [each.size for each in survey.pictures if each.size],
+             'box': sides}
+    facts = {'pictures': len(survey.pictures), 'boxes': len(boxes),
+             'empty': sum(not each.classes for each in survey.pictures),
+             'classes': {name: classes.count(i)
+                         for i, name in enumerate(survey.classes)}}
+    splits = [each.split for each in survey.pictures]
+    facts['splits'] = {name: splits.count(name) for name in ('train', 'val')
+                       if name in splits}
+    for name, values in sizes.items():
+        facts[f'{name}_sizes'] = None if not len(values) else {
+            word: [round(v, 1) for v in np.quantile(values, q, axis=0)
+                   .tolist()]
+            for word, q in (('least', 0), ('median', 0.5), ('most', 1))}
+    return facts
+
+
+def print_folder(facts, count):
+    """Print what `count_folder` counted, and the number of problems."""
+    print(f'{one_line(facts["folder"])}: '
+          f'{several(facts["pictures"], "picture")}, '
+          f'{facts["empty"] or "none"} without a box; '
+          f'{several(facts["boxes"], "box")}')
+    if facts['splits']:
+        print('splits: ' + ', '.join(
+            f'{name} {n}' for name, n in facts['splits'].items()))
+    for name in 'picture', 'box':
+        sizes = facts[f'{name}_sizes']
+        if sizes:
+            print(f'{name} sizes: ' + ', '.join(
+                '{} {:g}×{:g}'.format(word, *size)
+                for word, size in sizes.items()) + ' pixels')
+    if facts['boxes']:
+        print('classes: ' + ', '.join(
+            f'{one_line(name)} {n}' for name, n in facts['classes'].items()))
+    print(several(count, 'problem'))
+
+
+def several(number, word):
+    ending = 'es' if word.endswith('x') else 's'
+    return f'{number or "no"} {word}{ending * (number != 1)}'
+
+
+def save_labelled(survey, path):
+    """Save up to SHEET pictures of a folder, spread over all of it, with
+    their boxes, one colour a class."""
+    from d2lssd.data.files import replacing
+    from d2lssd.data.pictures import open_image
+    from d2lssd.plotting import COLORS, plt, show_bboxes, show_images
+    pictures = [each for each in survey.pictures if each.size]
+    if not pictures:
+        raise ValueError(f'{path}: not written, for there is no picture')
+    count = min(SHEET, len(pictures))
+    chosen = [pictures[i * len(pictures) // count] for i in range(count)]
+    columns = min(6, count)
+    thumbs = []
+    for picture in chosen:
+        thumbs.append(open_image(picture.path))
+        thumbs[-1].thumbnail((320, 320))
+    axes = show_images(thumbs, -(-count // columns), columns, scale=2.4)
+    for ax, thumb, picture in zip(axes, thumbs, chosen):
+        ax.set_title(plain(picture.path.name), y=0, pad=-4, va='top',
+                     fontsize=7)  # below, where no class name hides it
+        scale = [a / b for a, b in zip(thumb.size, picture.size)]
+        numbers = picture.classes
+        show_bboxes(
+            ax, (picture.boxes * (scale * 2)).clip(-999, 999),
+            ['?' if i is None else plain(survey.classes[i])
+             for i in numbers],
+            [COLORS[(i or 0) % len(COLORS)] for i in numbers] or None)
+    with replacing(path) as temporary:
+        plt.savefig(temporary, dpi=110)
+    plt.close()
+
+
+def plain(name):
+    """A name as matplotlib shows it as it is: short, and no formula."""
+    name = one_line(name)
+    name = name if len(name) <= 24 else name[:23] + '…'
+    return name.replace('$', r'\$')
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from d2lssd.data import folder as folder_module
+from d2lssd.data import labels as labels_module
 from d2lssd.data.folder import check_folder, class_names, read_folder
 
 HEADING = 'img_name,label,xmin,ymin,xmax,ymax\n'
@@ -186,7 +187,7 @@ def test_a_thousand_boxes_in_a_picture_are_read(tmp_path):
 
 
 def test_more_boxes_than_any_picture_has_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder_module, 'MAX_BOXES', 3)
+    monkeypatch.setattr(labels_module, 'MAX_BOXES', 3)
     make(tmp_path, 'a.png,0,0,0,9,9\n' * 6, ['a.png'])
     problem = problem_of(tmp_path)
     assert problem.line == 5
@@ -269,10 +270,21 @@ def test_a_table_in_another_encoding_is_refused(tmp_path, data, words):
     assert all(word in problem.text for word in words), problem.text
 
 
-def test_a_missing_table_is_named(tmp_path):
+def test_a_folder_without_a_file_of_boxes_is_told_what_is_missing(tmp_path):
     make(tmp_path)
-    (tmp_path / 'label.csv').unlink()
-    assert problem_of(tmp_path).file.endswith('label.csv')
+    (tmp_path / 'label.csv').rename(tmp_path / 'labels.csv')
+    problem = problem_of(tmp_path)
+    assert problem.file == str(tmp_path)
+    assert 'neither label.csv nor annotations.json' in problem.text
+    assert "'labels.csv' is one, rename" in problem.text
+
+
+def test_a_folder_with_two_files_of_boxes_must_choose(tmp_path):
+    make(tmp_path, 'a.png,0,0,0,9,9\n')
+    (tmp_path / 'annotations.json').write_text('{}')
+    problem = problem_of(tmp_path)
+    assert problem.file == str(tmp_path)
+    assert 'both label.csv and annotations.json' in problem.text
 
 
 def test_a_missing_folder_of_pictures_is_named(tmp_path):
@@ -282,9 +294,9 @@ def test_a_missing_folder_of_pictures_is_named(tmp_path):
 
 def test_a_missing_split_is_named(tmp_path):
     make(tmp_path / 'train', 'a.png,0,0,0,9,9\n')
-    problems = check_folder(tmp_path)
-    assert {problem.file for problem in problems} == {
-        str(tmp_path / 'val' / 'images'), str(tmp_path / 'val' / 'label.csv')}
+    problem = problem_of(tmp_path)
+    assert problem.file == str(tmp_path / 'val')
+    assert 'no such folder' in problem.text
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path):
@@ -292,8 +304,17 @@ def test_a_folder_without_pictures_is_refused(tmp_path):
 
 
 def test_a_folder_that_does_not_exist_is_a_problem_too(tmp_path):
-    problems = check_folder(str(tmp_path / 'nowhere'))
-    assert any('nowhere' in problem.file for problem in problems)
+    problem = problem_of(str(tmp_path / 'nowhere'))
+    assert str(problem) == f'{tmp_path / "nowhere"}: there is no such folder'
+    (tmp_path / 'file').write_text('')
+    assert 'a folder is needed' in problem_of(tmp_path / 'file').text
+
+
+def test_a_side_may_be_off_by_what_rounding_to_two_decimals_does(tmp_path):
+    make(tmp_path, 'a.png,0,-0.01,0,100.01,50.005\n', ['a.png'])
+    assert check_folder(tmp_path) == []
+    _, labels = read_folder(tmp_path, 'train', progress=False)
+    assert labels.tolist() == [[[0, 0, 0, 1, 1]]]
 
 
 @pytest.mark.parametrize(('content', 'words'), [

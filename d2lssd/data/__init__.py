@@ -9,7 +9,8 @@ BANANA_CLASSES = ['banana']
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=['archive', 'drawing', 'drawn', 'files', 'folder', 'pictures'],
+    submodules=['archive', 'coco', 'drawing', 'drawn', 'files', 'folder',
+                'labels', 'pictures', 'table', 'things'],
     submod_attrs={
         'folder': ['Problem', 'check_folder', 'class_names'],
         'loading': ['BananasDataset', 'load_data_bananas',

@@ -20,7 +20,8 @@ def read_data_bananas(is_train=True, source='drawn', **options):
         is_train: True for the training pictures, False for validation.
         source: ``'drawn'``, bananas that the package draws; ``'d2l'``, the
             original archive, fetched when first asked for; or a folder with
-            your own ``images/`` and ``label.csv``.
+            your own ``images/`` and ``label.csv`` or
+            ``annotations.json`` (COCO).
         options: for drawn bananas ``count``, ``seed``, ``style``,
             ``num_bananas``, ``cache``; for the archive ``url``, ``sha1``; for
             a folder ``classes``, ``val_fraction``; for all ``progress``.
@@ -46,7 +47,8 @@ def read_data_bananas(is_train=True, source='drawn', **options):
         from .folder import read_folder
         return read_folder(Path(source), split, **options)
     raise ValueError(f"source = {source!r}: 'drawn', 'd2l' or a folder that "
-                     'exists, with images and label.csv in it, is needed')
+                     'exists, with images and label.csv or annotations.json '
+                     'in it, is needed')
 
 
 class BananasDataset(Dataset):
