@@ -235,8 +235,8 @@ def save_picture(picture, detections, path):
 
     picture = read_image(picture)[1].copy()
     draw = ImageDraw.Draw(picture)
-    unit = max(1, round(min(picture.size) / 200))
-    font = ImageFont.load_default(8 + 5 * unit)
+    unit = max(1, round(min(picture.size) / 400))
+    font = ImageFont.load_default(8 + 7 * unit)
     for found in reversed(detections):
         text = f'{found["label"]} {found["score"]:.2f}'
         draw.rectangle(found['box'], outline='black', width=3 * unit)
