@@ -31,7 +31,7 @@ book: env ## build the pages from the stored outputs (about a minute)
 	@$(PY) tools/build.py
 
 .PHONY: test
-test: env lint unit notebooks book ## check everything (about 15 minutes)
+test: env lint unit notebooks book ## check everything (about 5 minutes)
 	@echo 'All checks passed.'
 
 .PHONY: lint
