@@ -46,7 +46,8 @@ def drawn_bananas(split, count=None, seed=0, style='plain', num_bananas=1,
     from . import drawing, files
     if split not in COUNTS:
         raise ValueError(f"split = {split!r}: 'train' or 'val' is known")
-    count = COUNTS[split] if count is None else _positive(count)
+    count = (COUNTS[split] if count is None
+             else number_of_pictures('count', count))
     what = {'split': split, 'count': count, 'seed': seed, 'style': style,
             'num_bananas': num_bananas, 'drawing': drawing.DRAWING_VERSION}
     description = {'drawn bananas': json.dumps(what, default=operator.index)}
@@ -63,13 +64,25 @@ def drawn_bananas(split, count=None, seed=0, style='plain', num_bananas=1,
     return images, labels
 
 
-def _positive(count):
+def number_of_pictures(name, value):
+    """Check a number of pictures that someone asked for.
+
+    Args:
+        name: of the argument, for the message.
+        value: what was given.
+
+    Returns:
+        int, 1 or more.
+
+    Raises:
+        ValueError: it is no such number.
+    """
     try:
-        number = operator.index(count)
+        number = operator.index(value)
     except TypeError:
         number = 0
-    if number < 1 or isinstance(count, bool):
-        raise ValueError(f'count = {count!r}: a whole number of pictures, '
+    if number < 1 or isinstance(value, bool):
+        raise ValueError(f'{name} = {value!r}: a whole number of pictures, '
                          '1 or more, is needed')
     return number
 

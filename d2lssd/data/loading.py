@@ -1,5 +1,4 @@
 """Data sets as PyTorch wants them: a tensor, a Dataset, or minibatches."""
-import operator
 import os
 from pathlib import Path
 
@@ -11,6 +10,8 @@ from torch.utils.data import (
     RandomSampler,
     SequentialSampler,
 )
+
+from .drawn import number_of_pictures
 
 
 def read_data_bananas(is_train=True, source='drawn', **options):
@@ -97,7 +98,7 @@ def load_data_bananas(batch_size, source='drawn', shuffle_seed=None,
         ValueError: a batch size that is no whole number above 0, and what
             ``read_data_bananas`` raises.
     """
-    batch_size = _checked_batch_size(batch_size)
+    batch_size = number_of_pictures('batch_size', batch_size)
     count = options.pop('count', None)
     counts = count if isinstance(count, (tuple, list)) else (count, count)
     loaders = []
@@ -115,14 +116,3 @@ def load_data_bananas(batch_size, source='drawn', shuffle_seed=None,
         batches = BatchSampler(sampler, batch_size, drop_last=False)
         loaders.append(DataLoader(dataset, sampler=batches, batch_size=None))
     return tuple(loaders)
-
-
-def _checked_batch_size(batch_size):
-    try:
-        number = operator.index(batch_size)
-    except TypeError:
-        number = 0
-    if number < 1 or isinstance(batch_size, bool):
-        raise ValueError(f'batch_size = {batch_size!r}: a whole number of '
-                         'pictures, 1 or more, is needed')
-    return number

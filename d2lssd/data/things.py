@@ -7,7 +7,6 @@ picture is a function of its arguments alone, as in ``drawing``.
 import contextlib
 import csv
 import json
-import operator
 import os
 import secrets
 import shutil
@@ -19,6 +18,7 @@ from . import coco, table
 from .camera import develop
 from .clutter import THINGS, choose, flat_patch, round_outline, round_patch
 from .drawing import MISSES, SIDE, Style, between, generator, set_scene
+from .drawn import number_of_pictures
 
 STYLE = Style(photos=0.5, below=(0, 0), rough=0.5)
 NUMBER = 1, 3  # labelled things in a picture
@@ -54,7 +54,8 @@ def write_folder(path, kinds=('lemon', 'carrot'), count=120, seed=0,
     """
     from PIL import Image
     from tqdm.auto import tqdm
-    path, kinds, count = Path(path), _checked_kinds(kinds), _positive(count)
+    path, kinds = Path(path), _checked_kinds(kinds)
+    count = number_of_pictures('count', count)
     if format not in FORMATS:
         raise ValueError(f'format = {format!r}: one of {tuple(FORMATS)} is '
                          'needed')
@@ -153,17 +154,6 @@ def _checked_kinds(kinds):
             raise ValueError(f'kinds = {kinds!r}: {kind!r} cannot be drawn; '
                              f'{", ".join(THINGS)} can')
     return kinds
-
-
-def _positive(count):
-    try:
-        number = operator.index(count)
-    except TypeError:
-        number = 0
-    if number < 1 or isinstance(count, bool):
-        raise ValueError(f'count = {count!r}: a whole number of pictures, '
-                         '1 or more, is needed')
-    return number
 
 
 def _write_table(file, labels, kinds):
