@@ -108,6 +108,31 @@ def multibox_target(anchors, labels):
             class_labels)
 
 
+def object_weights(anchors, labels, power):
+    """Weigh matched anchors so that small and slender objects count too.
+
+    Dozens of anchors match an object of their own size and shape, and one to
+    four match most others; a sum over anchors hardly sees those.
+
+    Args:
+        anchors, labels: as for `multibox_target`.
+        power: an anchor weighs ``n**-power``, if n anchors match its object:
+            0 makes all anchors equal, 1 all objects.
+
+    Returns:
+        Float tensor ``(B, A)``: 1 on the average of matched anchors, and 1 for
+        background.
+    """
+    if labels.shape[1] == 0:
+        return torch.ones(len(labels), anchors.shape[1], device=labels.device)
+    match = match_anchors(anchors[0], labels)  # (B, A)
+    matched = match >= 0
+    same = F.one_hot(match + 1, labels.shape[1] + 1).sum(1)  # (B, m + 1)
+    weights = same.gather(1, match + 1).float() ** -power
+    scale = weights[matched].mean() if matched.any() else 1
+    return torch.where(matched, weights / scale, 1)
+
+
 def check_labels(labels, num_classes=None):
     """Refuse labels that no image can have.
 

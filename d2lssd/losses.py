@@ -54,7 +54,8 @@ def focal_loss(gamma, x):
 
 
 def balanced_loss(cls_preds, cls_labels, bbox_preds, bbox_labels, bbox_masks,
-                  negative_ratio=3, sigma=1.0, bbox_weight=1.0):
+                  negative_ratio=3, sigma=1.0, bbox_weight=1.0, gamma=None,
+                  weights=None):
     """The SSD paper's loss: hard negatives only, all per matched anchor.
 
     Of the background anchors only the worst classified count,
@@ -67,19 +68,30 @@ def balanced_loss(cls_preds, cls_labels, bbox_preds, bbox_labels, bbox_masks,
         negative_ratio: background anchors kept for each matched one.
         sigma: of `smooth_l1`; ``None`` takes plain L1.
         bbox_weight: weight of the offsets against the classes.
+        gamma: if given, all anchors count, each by its `focal_loss`, and
+            `negative_ratio` says nothing.
+        weights: float tensor ``(B, A)`` of anchors, as from
+            `d2lssd.anchors.object_weights`; None for 1.
 
     Returns:
         Float tensor ``()``.
 
-    Source: SSD, section 2.2, "Training objective" and "Hard negative mining".
+    Source: SSD, section 2.2, "Training objective" and "Hard negative mining";
+    for the focal loss, Lin et al. 2017.
     """
     ce = F.cross_entropy(cls_preds.transpose(1, 2), cls_labels,
                          reduction='none')  # (B, A)
     matched = cls_labels > 0
     num_matched = matched.sum().clamp(min=1)
-    hard = ce.detach().masked_fill(matched, -1).flatten()
-    rank = hard.argsort(descending=True).argsort().reshape(ce.shape)
-    kept = matched | (rank < negative_ratio * num_matched)
+    if gamma is None:
+        hard = ce.detach().masked_fill(matched, -1).flatten()
+        rank = hard.argsort(descending=True).argsort().reshape(ce.shape)
+        cls = ce * (matched | (rank < negative_ratio * num_matched))
+    else:  # probabilities of exactly 0 or 1 have no finite gradient
+        cls = focal_loss(gamma, torch.exp(-ce).clamp(1e-30, 1 - 1e-7))
     miss = (bbox_preds - bbox_labels) * bbox_masks
     miss = miss.abs() if sigma is None else smooth_l1(miss, sigma)
-    return ((ce * kept).sum() + bbox_weight * miss.sum()) / num_matched
+    if weights is not None:
+        cls = cls * weights
+        miss = miss * weights.repeat_interleave(4, dim=1)
+    return (cls.sum() + bbox_weight * miss.sum()) / num_matched

@@ -384,3 +384,23 @@ def test_padding_of_any_content_and_boxes_up_to_the_edge_are_good_labels():
                                        [7, 0.5, 0.5, 0.5, 0.5]]]))
     d2lssd.check_labels(torch.zeros(0, 3, 5))
     d2lssd.check_labels(torch.zeros(4, 0, 5))
+
+
+@pytest.mark.parametrize('power', [0, 0.5, 1])
+def test_weights_of_an_objects_anchors_worked_by_hand(power):
+    # Three anchors match the first object, one the second, one nothing.
+    anchors = torch.tensor([[[0, 0, .4, .4], [0, 0, .4, .44], [0, 0, .44, .4],
+                             [.6, .6, .9, .9], [.5, 0, .6, .1]]])
+    labels = torch.tensor([[[0, 0, 0, .4, .4], [0, .6, .6, .9, .9],
+                            [-1, -1, -1, -1, -1]]])
+    weights = d2lssd.anchors.object_weights(anchors, labels, power)
+    mean = (3 * 3**-power + 1) / 4
+    torch.testing.assert_close(weights, torch.tensor(
+        [[3**-power / mean] * 3 + [1 / mean, 1]]))
+
+
+def test_without_objects_all_weights_are_one():
+    anchors = torch.rand(1, 5, 4).sort(-1).values[..., [0, 1, 2, 3]]
+    for labels in torch.full((2, 1, 5), -1.0), torch.zeros(2, 0, 5):
+        weights = d2lssd.anchors.object_weights(anchors, labels, 0.5)
+        assert weights.equal(torch.ones(2, 5))

@@ -64,7 +64,7 @@ def test_split_index_seed_and_style_each_give_another_picture():
     digests = {digest(*draw_scene(split, index, seed=seed, style=style))
                for split in ('train', 'val') for index in (0, 1)
                for seed in (0, 1) for style in STYLES}
-    assert len(digests) == 16
+    assert len(digests) == 8 * len(STYLES)
 
 
 def test_plain_boxes_have_the_statistics_of_the_original_labels():
@@ -235,3 +235,12 @@ def test_a_squashed_scene_ends_square_though_rounding_hides_a_little():
     image, boxes = draw_scene('train', 454, style='wild', num_bananas=(0, 4))
     assert image.shape == (256, 256, 3)
     assert ((boxes >= 0) & (boxes <= 1)).all()
+
+
+def test_a_tuple_of_styles_is_taken_in_turn():
+    styles = 'plain', 'sizes'
+    for index in range(4):
+        image, boxes = draw_scene('val', index, style=styles)
+        alone, same = draw_scene('val', index, style=styles[index % 2])
+        assert (image == alone).all()
+        assert (boxes == same).all()

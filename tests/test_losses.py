@@ -204,6 +204,40 @@ def test_the_balanced_loss_agrees_with_a_slow_one(
     torch.testing.assert_close(loss, torch.tensor(expected).double())
 
 
+@pytest.mark.parametrize('gamma', [0, 0.5, 1, 2])
+def test_with_gamma_each_anchor_counts_by_its_focal_loss(gamma):
+    args = predictions(B=2, A=9)
+    cls_preds, cls_labels, *boxes = args
+    total = 0
+    for logits, label in zip(cls_preds.flatten(0, 1).tolist(),
+                             cls_labels.flatten().tolist()):
+        p = math.exp(-slow.cross_entropy(logits, label))
+        total -= (1 - p)**gamma * math.log(p)
+    preds, labels, masks = boxes
+    total += 2 * ((preds - labels).abs() * masks).sum().item()
+    loss = d2lssd.balanced_loss(*args, sigma=None, bbox_weight=2, gamma=gamma)
+    assert loss.item() == pytest.approx(total / (cls_labels > 0).sum().item())
+
+
+def test_with_gamma_zero_the_focal_loss_keeps_all_negatives():
+    args = predictions(B=2, A=30, matched=0.1)
+    torch.testing.assert_close(
+        d2lssd.balanced_loss(*args, gamma=0),
+        d2lssd.balanced_loss(*args, negative_ratio=60))
+
+
+@pytest.mark.parametrize('gamma', [0, 0.5, 1, 2])
+@pytest.mark.parametrize('sure', [30.0, 300.0])
+def test_certain_anchors_right_or_wrong_have_a_finite_gradient(gamma, sure):
+    cls_preds = torch.tensor([[[sure, 0], [0, sure]]], requires_grad=True)
+    loss = d2lssd.balanced_loss(
+        cls_preds, torch.tensor([[0, 0]]), *torch.zeros(3, 1, 8),
+        gamma=gamma)
+    loss.backward()
+    assert loss.isfinite()
+    assert cls_preds.grad.isfinite().all()
+
+
 @pytest.mark.parametrize('ties', [False, True])
 @pytest.mark.parametrize('matched', [0, 1, 3])
 def test_exactly_three_negatives_count_for_each_matched_anchor(ties, matched):
@@ -237,3 +271,19 @@ def test_the_source_loss_of_images_without_objects_is_their_cross_entropy():
                             torch.zeros_like(preds))
     torch.testing.assert_close(
         loss, -cls_preds.log_softmax(-1)[..., 0].mean(1))
+
+
+def test_weights_of_anchors_scale_what_each_adds_to_the_balanced_loss():
+    torch.manual_seed(0)
+    logits, offsets = torch.randn(1, 3, 2), torch.randn(1, 12)
+    labels = torch.tensor([[1, 0, 1]])
+    masks = labels.repeat_interleave(4, 1).float()
+    weights = torch.tensor([[2.0, 1.0, 0.5]])
+    loss = d2lssd.balanced_loss(logits, labels, offsets, torch.zeros(1, 12),
+                                masks, weights=weights)
+    expected = 0
+    for i, (label, weight) in enumerate(zip([1, 0, 1], [2.0, 1.0, 0.5])):
+        expected -= weight * F.log_softmax(logits[0, i], 0)[label]
+        for x in offsets[0, 4 * i:4 * i + 4].tolist() if label else []:
+            expected += weight * (x**2 / 2 if abs(x) < 1 else abs(x) - 0.5)
+    torch.testing.assert_close(loss, expected / 2)

@@ -74,6 +74,8 @@ class Style:
 
 STYLES = {
     'plain': Style(),
+    'small': Style(size=(24, 48)),
+    'sizes': Style(size=(24, 235), ripeness=(0.1, 0.7), touch=0.3),
     'wild': Style(
         size=(24, 235), ripeness=(0, 1), view=0.5, keep=0.4, photos=0.45,
         blurred=0.3, furniture=0.5, people=0.15, below=(0, 6), above=(0, 2),
@@ -88,8 +90,10 @@ def draw_scene(split, index, seed=0, style='plain', num_bananas=1):
     Args:
         split: 'train' or 'val'; they share no photograph and no banana.
         index, seed: whole numbers from 0.
-        style: 'plain', one size of banana in good light; 'wild', all sizes,
-            views and cameras; or a `Style` of your own.
+        style: 'plain', one size of banana in good light; 'small', the same
+            at half the size; 'sizes', all sizes, and some touch; 'wild', all
+            sizes, views and cameras; a `Style` of your own; or a tuple of
+            these, which the pictures take in turn.
         num_bananas: a number, or (low, high), both possible.
 
     Returns:
@@ -101,6 +105,8 @@ def draw_scene(split, index, seed=0, style='plain', num_bananas=1):
         ValueError: an argument is none of these, or there is no room for so
             many bananas; the message names it.
     """
+    if isinstance(style, (tuple, list)) and style:
+        style = style[whole('index', index) % len(style)]
     if not isinstance(style, Style):
         if not isinstance(style, str) or style not in STYLES:
             raise ValueError(f'style={style!r}: expected a Style or one of '
