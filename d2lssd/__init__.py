@@ -10,7 +10,7 @@ __version__ = '1.0.0'
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=['data'],
+    submodules=['check', 'data', 'widgets'],
     submod_attrs={
         'boxes': ['box_center_to_corner', 'box_corner_to_center', 'box_iou',
                   'offset_boxes', 'offset_inverse'],
@@ -22,9 +22,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
                   'evaluating', 'flatten_pred', 'forward', 'get_blk',
                   'num_anchors', 'ratios', 'sizes'],
         'losses': ['balanced_loss', 'calc_loss', 'focal_loss', 'smooth_l1'],
-        'metrics': ['average_precision', 'bbox_eval', 'cls_eval',
-                    'finds_nothing', 'hits'],
-        'evaluation': ['EXAMS', 'evaluate', 'examine'],
+        'metrics': ['average_precision', 'bbox_eval', 'best_iou', 'cls_eval',
+                    'finds_nothing', 'hits', 'interpolate_precision',
+                    'match_detections', 'mistakes', 'precision_recall_curve'],
+        'classes': ['adapt', 'check_classes', 'classes_in', 'classes_of'],
+        'evaluation': ['EXAMS', 'detect_all', 'evaluate', 'examine'],
         'data': ['BANANA_CLASSES', 'BananasDataset', 'load_data_bananas',
                  'read_data_bananas'],
         'data.drawing': ['compose', 'draw_banana', 'draw_scene'],
@@ -33,6 +35,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         'prediction': ['detect', 'load_pretrained', 'load_weights', 'predict',
                        'read_image', 'save_picture', 'save_weights',
                        'trained_weights', 'weights_card'],
-        'plotting': ['Animator', 'bbox_to_rect', 'display', 'plt',
+        'export': ['export_onnx'],
+        'plotting': ['Animator', 'bbox_to_rect', 'display',
+                     'plot_precision_recall', 'plot_score_iou', 'plt',
                      'set_figsize', 'show_bboxes', 'show_images', 'to_pixels'],
     })

@@ -1,4 +1,4 @@
-"""The commands: python -m d2lssd train | evaluate | predict | data."""
+"""The commands: python -m d2lssd train, evaluate, predict, data, export."""
 import argparse
 import json
 import os
@@ -14,13 +14,14 @@ def main(argv=None):
     args = parser.parse_args(argv)
     try:
         return args.run(args) or 0
-    except KeyboardInterrupt:
-        print('d2lssd: stopped', file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f'd2lssd: {stop or "stopped"}', file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (OSError, ValueError, FloatingPointError) as error:
+    except (OSError, ValueError, FloatingPointError,
+            ModuleNotFoundError) as error:
         print(f'd2lssd: {describe(error)}', file=sys.stderr)
         return 2
 
@@ -35,10 +36,11 @@ def describe(error):
 
 
 def build_parser():
-    """The parser of all four commands."""
+    """The parser of all commands."""
     parser = argparse.ArgumentParser(
         prog='python -m d2lssd',
-        description='Find bananas with a small detector, or train your own.')
+        description='Find bananas with a small detector, or train it to find '
+        'what you like.')
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
 
     def command(name, run, help, **texts):
@@ -46,7 +48,8 @@ def build_parser():
         sub.set_defaults(run=run)
         return sub
 
-    sub = command('predict', run_predict, 'Find bananas on pictures.')
+    sub = command('predict', run_predict, 'Find bananas on pictures, or what '
+                  'the weights were trained to find.')
     sub.add_argument('images', nargs='+', metavar='IMAGE',
                      help='a picture, of any size and format')
     sub.add_argument('--threshold', type=probability, default=0.5,
@@ -58,9 +61,13 @@ def build_parser():
                      help='save the picture with its boxes; of several '
                      'pictures, number n as OUT-n.png')
 
-    sub = command('train', run_train, 'Train a detector on bananas.')
-    sub.add_argument('--recipe', default='balanced',
-                     help="'balanced' (default) or 'source'")
+    sub = command('train', run_train, 'Train a detector on bananas, or on '
+                  'your own pictures.')
+    sub.add_argument('--recipe', help="'balanced' (default), 'source', "
+                     "'wild', or 'own' (default for a folder)")
+    sub.add_argument('--weights', metavar='FILE', help='what to start from: a '
+                     "file that `train` wrote, 'wild' (default for a folder), "
+                     "or 'none' (default otherwise)")
     sub.add_argument('--epochs', type=whole, metavar='N',
                      help="instead of the recipe's own number")
     sub.add_argument('--batch-size', type=whole, metavar='N')
@@ -69,12 +76,14 @@ def build_parser():
     add_source(sub)
     sub.add_argument('--save', metavar='FILE', help='write the weights there, '
                      'and what is known of them beside, as .json '
-                     '(default: where the book looks for them)')
+                     '(default: where the book looks for them; those of a '
+                     'folder NAME into NAME.safetensors)')
     sub.add_argument('--checkpoint', metavar='FILE', help='save there after '
                      'each epoch; go on from there if it exists '
                      '(default: beside the weights)')
     sub.add_argument('--exam', action='store_true',
-                     help='measure on all exams at the end, as `evaluate`')
+                     help='measure at the end, as `evaluate` does; a folder '
+                     'is always measured')
     sub.add_argument('--json', action='store_true',
                      help='print the history as one JSON object')
 
@@ -95,6 +104,14 @@ def build_parser():
     sub.add_argument('--json', action='store_true',
                      help='print one JSON object')
     add_check(sub.add_subparsers(metavar='[check FOLDER]'))
+
+    sub = command('export', run_export, 'Write a network as an ONNX file, '
+                  'which runs without PyTorch, and check it.')
+    add_weights(sub)
+    sub.add_argument('--output', metavar='FILE', default='model.onnx',
+                     help='(default: model.onnx)')
+    sub.add_argument('--json', action='store_true',
+                     help='print one JSON object')
     return parser
 
 
@@ -115,9 +132,10 @@ def add_check(commands):
 
 
 def add_weights(sub):
-    sub.add_argument('--weights', metavar='FILE', default='balanced',
+    sub.add_argument('--weights', metavar='FILE', default='wild',
                      help="a file that `train` wrote, or the name of shipped "
-                     "weights: 'balanced' (default) or 'source'")
+                     "weights: 'wild' (default, for real pictures), "
+                     "'balanced' or 'source'")
 
 
 def add_source(sub):
@@ -153,8 +171,11 @@ def find_net(name):
 
 def run_predict(args):
     """Detect, image by image; go on after one that cannot be read."""
+    from d2lssd.classes import classes_of
+    from d2lssd.data import BANANA_CLASSES
     from d2lssd.prediction import detect, save_picture
     net, status = find_net(args.weights), 0
+    word = 'banana' if classes_of(net) == BANANA_CLASSES else 'object'
     for i, image in enumerate(args.images):
         try:
             found, size = detect_file(image, net, args.threshold, detect)
@@ -171,10 +192,9 @@ def run_predict(args):
             print(json.dumps({'image': image, 'width': size[0],
                               'height': size[1], 'detections': found}))
         else:
-            print(f'{image}: {len(found) or "no"} '
-                  f'banana{"s" * (len(found) != 1)}')
+            print(f'{image}: {several(len(found), word)}')
             for row in found:
-                print(f'  {row["label"]} {row["score"]:.2f} at '
+                print(f'  {one_line(row["label"])} {row["score"]:.2f} at '
                       + ' '.join(f'{v:g}' for v in row['box']))
         sys.stdout.flush()
     return status
@@ -189,7 +209,7 @@ def detect_file(path, net, threshold, detect):
 
 def run_train(args):
     """Train, and write weights and card."""
-    from d2lssd.evaluation import examine
+    from d2lssd.distributed import rank
     from d2lssd.prediction import (
         load_weights,
         save_weights,
@@ -198,48 +218,101 @@ def run_train(args):
     from d2lssd.training import describe_run, find_recipe, train
     changes = {'num_epochs': args.epochs, 'batch_size': args.batch_size,
                'lr': args.lr}
-    recipe = find_recipe(args.recipe, **{
+    own = args.source not in ('drawn', 'd2l')
+    recipe = find_recipe(args.recipe or ('own' if own else 'balanced'), **{
         key: value for key, value in changes.items() if value is not None})
-    out = Path(args.save or trained_weights())
+    start = args.weights or ('wild' if own else 'none')
+    net = None if start == 'none' else find_net(start)
+    # A folder's weights stay away from where the book keeps its own.
+    out = Path(args.save or (
+        f'{Path(args.source).resolve().name}.safetensors' if own
+        else trained_weights()))
     checkpoint = Path(args.checkpoint or out.with_suffix('.checkpoint'))
-    net, history = train(recipe, source=args.source, seed=args.seed,
+    net, history = train(recipe, net, args.source, args.seed,
                          checkpoint=checkpoint)
-    card = {**describe_run(recipe, args.seed, args.source),
+    if rank() > 0:  # the first process writes for all
+        return
+    card = {**describe_run(recipe, args.seed, args.source), 'start': start,
             'history': history}
     save_weights(net, out, card)
-    if args.exam:  # measured is what was written, in half precision
-        card['exams'] = examine(load_weights(out), progress=True)
+    if own and not args.checkpoint:
+        # Next time the folder may hold other pictures.
+        checkpoint.unlink(missing_ok=True)
+    if args.exam or own:  # measured is what was written, in half precision
+        card['exams'] = measure(load_weights(out), args.source)
         save_weights(net, out, card)
     if args.json:
         print(json.dumps(card))
-    else:
-        last = history[-1]
-        print(f'{out}: {len(history)} epochs, class error '
-              f'{last["class error"]:.2e}, box MAE {last["bbox mae"]:.2e}')
+        return
+    last = history[-1]
+    print(f'{out}: {len(history)} epochs, class error '
+          f'{last["class error"]:.2e}, box MAE {last["bbox mae"]:.2e}')
+    if own:
+        print_results(card['exams'])
 
 
 def run_evaluate(args):
     """Measure on the exams, or on the validation pictures of a source."""
-    from torch.utils.data import DataLoader
-
-    from d2lssd.data import BananasDataset
-    from d2lssd.evaluation import evaluate, examine
-    net = find_net(args.weights)
-    if args.source == 'drawn':
-        results = examine(net, count=args.count, progress=True)
-    else:
-        pictures = BananasDataset(False, args.source)
-        results = {args.source: evaluate(net, DataLoader(pictures, 50),
-                                         progress=True)}
+    results = measure(find_net(args.weights), args.source, args.count)
     if args.json:
         print(json.dumps({'weights': args.weights, 'exams': results}))
-        return
-    columns = list(next(iter(results.values())))
-    print(f'{"":14}' + ''.join(f'{c:>14}' for c in columns))
-    for name, result in results.items():
-        print(f'{name[-14:]:14}' + ''.join(
-            f'{"-":>14}' if result[c] is None or result[c] != result[c]
-            else f'{result[c]:14.4g}' for c in columns))
+    else:
+        print_results(results)
+
+
+def measure(net, source, count=500):
+    """Results of `evaluate`, by the name of the exam or source."""
+    from torch.utils.data import DataLoader
+
+    from d2lssd.classes import check_classes
+    from d2lssd.data import BananasDataset
+    from d2lssd.evaluation import evaluate, examine
+    classes = check_classes(net, source)
+    if source == 'drawn':
+        return examine(net, count=count, progress=True)
+    options = {'classes': classes} if source != 'd2l' else {}
+    pictures = BananasDataset(False, source, **options)
+    return {source: evaluate(net, DataLoader(pictures, 50), progress=True)}
+
+
+MEASURES = {  # what `evaluate` gives, in words
+    'AP_small': 'AP, small objects', 'AP_medium': 'AP, medium objects',
+    'AP_large': 'AP, large objects', 'recall': 'recall at any score',
+    'precision': 'precision at score 0.5', 'recall_at': 'recall at score 0.5',
+    'false_alarms': 'pictures with false alarm'}
+
+
+def print_results(results):
+    """Print the numbers of several exams side by side, then those by class.
+    """
+    by_class = {name: result.get('by_class', {})
+                for name, result in results.items()}
+    results = {name: {key: value for key, value in result.items()
+                      if key != 'by_class'}
+               for name, result in results.items()}
+    print(f'{"":26}' + ''.join(f'{one_line(name)[-12:]:>13}'
+                               for name in results))
+    for key in next(iter(results.values())):
+        values = [result[key] for result in results.values()]
+        print(f'{MEASURES.get(key, key):26}' + ''.join(
+            f'{value:13.3f}' if isinstance(value, float)
+            else f'{"-" if value is None else value:>13}'
+            for value in values))
+    for name, scores in by_class.items():
+        for kind, score in scores.items():
+            score = '-' if score is None else f'{score:.4g}'
+            print(f'{one_line(name)}, {one_line(kind)}: AP {score}')
+
+
+def run_export(args):
+    """Export, and say how near the file comes to PyTorch."""
+    from d2lssd.export import export_onnx
+    facts = export_onnx(find_net(args.weights), args.output)
+    if args.json:
+        print(json.dumps({'file': args.output, **facts}))
+    else:
+        print(f'{args.output}: {facts["bytes"] / 1e6:.1f} MB, at most '
+              f'{facts["difference"]:.0e} from PyTorch')
 
 
 def run_data(args):
@@ -373,7 +446,7 @@ def save_labelled(survey, path):
         raise ValueError(f'{path}: not written, for there is no picture')
     count = min(SHEET, len(pictures))
     chosen = [pictures[i * len(pictures) // count] for i in range(count)]
-    columns = min(6, count)
+    columns = round((1.5 * count)**0.5)  # about as wide as a screen
     thumbs = []
     for picture in chosen:
         thumbs.append(open_image(picture.path))

@@ -2,7 +2,9 @@
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from d2lssd.classes import classes_of
 from d2lssd.data import BananasDataset
+from d2lssd.data.drawing import SIDE
 from d2lssd.detection import multibox_detection
 from d2lssd.metrics import average_precision, hits
 from d2lssd.model import evaluating
@@ -38,6 +40,29 @@ def examine(net, names=tuple(EXAMS), count=EXAM_PICTURES, progress=False):
     return results
 
 
+def detect_all(net, data_iter, progress=False):
+    """Detections on all pictures, beside their labels.
+
+    Args:
+        net, data_iter, progress: as for `evaluate`.
+
+    Returns:
+        Tuple of two lists with an item for each picture, as
+        `average_precision` takes them: detections ``(n_i, 6)``, by falling
+        score, and labels ``(m, 5)``.
+    """
+    found, true = [], []
+    device = next(net.parameters()).device
+    with evaluating(net):
+        for X, Y in tqdm(data_iter, 'evaluating', disable=not progress):
+            anchors, cls_preds, bbox_preds = net(X.to(device))
+            found += multibox_detection(
+                cls_preds.softmax(-1).transpose(1, 2), bbox_preds,
+                anchors).cpu()
+            true += Y
+    return [rows[rows[:, 0] >= 0] for rows in found], true
+
+
 def evaluate(net, data_iter, threshold=0.5, progress=False):
     """Measure a detector on labelled pictures.
 
@@ -49,30 +74,43 @@ def evaluate(net, data_iter, threshold=0.5, progress=False):
         progress: show a bar.
 
     Returns:
-        dict: the numbers of `average_precision`, and at the threshold
-        ``'precision'`` and ``'recall_at'`` (IoU 0.5) and ``'false_alarms'``,
-        the number of pictures with at least one false detection; beside them
-        ``'pictures'`` and ``'objects'``.
+        dict: the numbers of `average_precision`, by size too, as if
+        pictures were 256 pixels wide; at the threshold ``'precision'`` and
+        ``'recall_at'`` (IoU 0.5) and ``'false_alarms'``, the number of
+        pictures with at least one false detection; beside them
+        ``'pictures'`` and ``'objects'``, and for a network of several classes
+        ``'by_class'``, the AP of each by its name. What cannot be said, such
+        as the AP of large objects where there is none, is None.
 
     Raises:
-        ValueError: there are no pictures.
+        ValueError: there are no pictures, or labels of a class that the
+            network does not have.
     """
-    found, true, counts = [], [], []
-    device = next(net.parameters()).device
-    with evaluating(net):
-        for X, Y in tqdm(data_iter, 'evaluating', disable=not progress):
-            anchors, cls_preds, bbox_preds = net(X.to(device))
-            found += multibox_detection(
-                cls_preds.softmax(-1).transpose(1, 2), bbox_preds,
-                anchors).cpu()
-            true += Y
+    found, true = detect_all(net, data_iter, progress)
     if not true:
         raise ValueError('no pictures to evaluate on')
-    found = [rows[rows[:, 0] >= 0] for rows in found]
+    names = classes_of(net)
+    most = max((int(rows[:, 0].max()) for rows in true if len(rows)),
+               default=-1)
+    if most >= len(names):
+        raise ValueError(f'labels of class {most}, and the network finds '
+                         f'{", ".join(names)}, numbered from 0')
     counts = [hits(f, t, threshold) for f, t in zip(found, true)]
     right, false, missed = (sum(c) for c in zip(*counts))
-    return {**average_precision(found, true),
+    scores = average_precision(found, true, by_class=True, side=SIDE)
+    by_class = scores.pop('by_class')
+    if len(names) > 1:
+        scores['by_class'] = {name: by_class.get(i)
+                              for i, name in enumerate(names)}
+    return {**_none_for_nan(scores),
             'precision': right / (right + false) if right + false else None,
             'recall_at': right / (right + missed) if right + missed else None,
             'false_alarms': sum(c[1] > 0 for c in counts),
             'pictures': len(true), 'objects': right + missed}
+
+
+def _none_for_nan(scores):
+    """Scores as JSON has them: None where there is none."""
+    return {name: _none_for_nan(value) if isinstance(value, dict)
+            else None if value != value else value
+            for name, value in scores.items()}

@@ -79,7 +79,7 @@ def show_images(images, num_rows, num_cols, scale=1.5, titles=None):
     return axes.ravel()
 
 
-def display(img, output, threshold):
+def display(img, output, threshold, classes=None):
     """Show an image with the boxes that reach a score.
 
     Args:
@@ -87,6 +87,7 @@ def display(img, output, threshold):
         output: float tensor ``(n, 6)``, rows ``(class, score, box)``, boxes
             relative to the image; see `predict`.
         threshold: least score of a box that is drawn.
+        classes: names to write beside the scores, as `classes_of` gives them.
     """
     img = to_pixels(img)
     axes = plt.imshow(img).axes
@@ -95,7 +96,52 @@ def display(img, output, threshold):
     for row in output:
         if (score := float(row[1])) >= threshold:
             box = row[2:6].cpu() * row.new_tensor([w, h, w, h]).cpu()
-            show_bboxes(axes, [box], f'{score:.2f}', 'w')
+            name = f'{classes[int(row[0])]} ' if classes else ''
+            show_bboxes(axes, [box], f'{name}{score:.2f}', 'w')
+
+
+def plot_precision_recall(axes, curves, threshold=0.5):
+    """Draw precision over recall, a curve for each detector.
+
+    Args:
+        axes: matplotlib axes.
+        curves: dict of what `precision_recall_curve` gives, by name.
+        threshold: score that is marked by a dot on each curve, if the curve
+            gets as far; None for no dot.
+    """
+    for i, (name, (precision, recall, score)) in enumerate(curves.items()):
+        line, = axes.plot(recall, precision, LINES[i % 4], lw=2, label=name,
+                          color=COLORS[i % 6])
+        above = 0 if threshold is None else int((score >= threshold).sum())
+        if above:
+            axes.plot(recall[above - 1], precision[above - 1], 'os^D'[i % 4],
+                      color=line.get_color(), mec='k', ms=9)
+    axes.set(xlabel='recall', ylabel='precision', xlim=(0, 1.02),
+             ylim=(0, 1.04))
+    axes.grid(alpha=0.4)
+    if len(curves) > 1:
+        axes.legend()
+
+
+def plot_score_iou(axes, score, iou, threshold=0.5, iou_threshold=0.5):
+    """Draw the score of each detection over its IoU with the truth.
+
+    Args:
+        axes: matplotlib axes.
+        score, iou: float tensors ``(n,)``; see `best_iou`.
+        threshold, iou_threshold: where the lines stand that part sure
+            detections from unsure ones, and well placed from badly placed
+            ones; dots are those that are well placed, crosses the others.
+    """
+    good = iou >= iou_threshold
+    axes.scatter(iou[~good], score[~good], s=24, c=COLORS[5], marker='x',
+                 lw=1.2, label='badly placed')
+    axes.scatter(iou[good], score[good], s=24, c=COLORS[0], marker='o',
+                 alpha=0.6, lw=0, label='well placed')
+    axes.axvline(iou_threshold, color='#1f2328', ls='--', lw=1)
+    axes.axhline(threshold, color='#1f2328', ls='--', lw=1)
+    axes.set(xlabel='IoU with the nearest true box', ylabel='score',
+             xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
 
 
 def to_pixels(image):

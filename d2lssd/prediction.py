@@ -1,6 +1,7 @@
 """Prediction: from a picture to boxes, and the weights that do it."""
 import functools
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,14 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from d2lssd.data import BANANA_CLASSES
+from d2lssd.classes import classes_of
 from d2lssd.data.files import cache_folder, checksum, replacing
 from d2lssd.data.pictures import open_image
 from d2lssd.detection import multibox_detection
 from d2lssd.model import TinySSD, evaluating
 
 SHIPPED = Path(__file__).parent / 'weights'
+DEFAULT = 'wild'
 SIDE = 256
 
 
@@ -70,14 +72,14 @@ def read_image(picture):
     return X, picture
 
 
-def detect(picture, net=None, threshold=0.5, classes=BANANA_CLASSES):
+def detect(picture, net=None, threshold=0.5, classes=None):
     """Detect objects on any picture.
 
     Args:
         picture: see `read_image`.
         net: a `TinySSD`; None for the shipped one.
         threshold: least score, 0–1.
-        classes: their names.
+        classes: names to use in place of the network's own.
 
     Returns:
         List of dicts by falling score: ``'label'``, ``'score'`` and ``'box'``,
@@ -87,7 +89,8 @@ def detect(picture, net=None, threshold=0.5, classes=BANANA_CLASSES):
         ValueError, OSError: see `read_image`.
     """
     X, picture = read_image(picture)
-    rows = predict(X, net or _pretrained())
+    net = net or _pretrained()
+    rows, classes = predict(X, net), classes or classes_of(net)
     unit = rows.new_tensor([picture.width, picture.height] * 2)
     return [{'label': classes[int(row[0])], 'score': round(float(row[1]), 4),
              'box': [round(v, 1) for v in
@@ -95,12 +98,14 @@ def detect(picture, net=None, threshold=0.5, classes=BANANA_CLASSES):
             for row in rows if row[1] >= threshold]
 
 
-def load_pretrained(name='balanced', device=None):
+def load_pretrained(name=DEFAULT, device=None):
     """The trained network that comes with the package, ready to predict.
 
     Args:
-        name: 'balanced', the one for real pictures, or 'source', what the
-            source's recipe gives after 20 epochs. `weights_card` says more.
+        name: 'wild', the one for real pictures; 'balanced', which it started
+            from and which is best on pictures like the data set's; or
+            'source', what the source's recipe gives after 20 epochs.
+            `weights_card` says more.
         device: a `torch.device`; None for the CPU.
 
     Returns:
@@ -118,7 +123,7 @@ def _pretrained():
     return load_pretrained()
 
 
-def weights_card(name='balanced'):
+def weights_card(name=DEFAULT):
     """What is known of shipped weights: recipe, seed, data, curve, metrics.
 
     Args:
@@ -151,7 +156,7 @@ def save_weights(net, path, card=None):
     """Write the weights of a network, in half precision.
 
     Args:
-        net: a `TinySSD`.
+        net: a `TinySSD`; the names of its classes are written too.
         path: of the file, a safetensors file; it appears whole or not at all.
         card: dict of what to remember; written beside it, as .json.
 
@@ -166,9 +171,10 @@ def save_weights(net, path, card=None):
              for name, value in net.state_dict().items()}
     with replacing(path) as temporary:
         save_file(state, temporary, {'format': 'd2lssd-1',
-                                     'num_classes': str(net.num_classes)})
+                                     'num_classes': str(net.num_classes),
+                                     'classes': json.dumps(classes_of(net))})
     if card is not None:
-        card = {**card, 'crc32': checksum(state)}
+        card = {**card, 'classes': classes_of(net), 'crc32': checksum(state)}
         with replacing(path.with_suffix('.json')) as temporary:
             temporary.write_text(json.dumps(card, indent=1) + '\n', 'utf-8')
 
@@ -180,7 +186,8 @@ def load_weights(path):
         path: a file that `save_weights` wrote. Nothing in it is ever run.
 
     Returns:
-        A `TinySSD` in evaluation mode, on the CPU.
+        A `TinySSD` in evaluation mode, on the CPU; `classes_of` tells what it
+        finds.
 
     Raises:
         OSError: the file cannot be opened.
@@ -200,12 +207,12 @@ def load_weights(path):
         raise ValueError(f'{path}: not a whole safetensors file ({error})'
                          ) from error
     count = header.get('num_classes', '')
-    if header.get('format') != 'd2lssd-1' or not count.isdigit() or not (
-            0 < int(count) < 10_000):
+    if header.get('format') != 'd2lssd-1' or not re.fullmatch(
+            '[1-9][0-9]{0,3}', count):
         raise ValueError(f'{path}: not written by d2lssd.save_weights '
-                         f'(its header says {header})')
-    net = TinySSD(int(count))
-    expected = net.state_dict()
+                         f'(its header says {str(header)[:200]})')
+    with torch.device('meta'):  # a number of classes may be a lie: no memory
+        expected = TinySSD(int(count)).state_dict()
     for name in sorted(expected.keys() | state.keys()):
         mine, theirs = (tuple(s[name].shape) if name in s else None
                         for s in (expected, state))
@@ -214,9 +221,28 @@ def load_weights(path):
                              f'a TinySSD needs {mine}')
         if not torch.isfinite(state[name].float()).all():
             raise ValueError(f'{path}: {name} is not all finite numbers')
+    net = TinySSD(int(count))
+    net.classes = _names(path, header, net)
     net.load_state_dict({name: value.float() if value.is_floating_point()
                          else value for name, value in state.items()})
     return net.eval()
+
+
+def _names(path, header, net):
+    """Names of the classes in the header of a weights file."""
+    try:
+        names = json.loads(header.get('classes', 'null'))
+    except (ValueError, RecursionError):
+        names = ()
+    if names is None:  # written before the names were
+        return classes_of(net)
+    if not (isinstance(names, list) and len(names) == net.num_classes
+            and all(isinstance(name, str) and name for name in names)
+            and len(set(names)) == len(names)):
+        raise ValueError(f'{path}: its header says {net.num_classes} classes '
+                         f'with the names {str(header["classes"])[:60]}; as '
+                         'many different names are needed, in JSON')
+    return names
 
 
 def save_picture(picture, detections, path):

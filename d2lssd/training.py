@@ -3,22 +3,27 @@ import contextlib
 import ctypes
 import dataclasses
 import itertools
+import json
 import math
 import platform
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import torch
+from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from d2lssd.anchors import multibox_target
+from d2lssd import distributed
+from d2lssd.anchors import multibox_target, object_weights
+from d2lssd.classes import adapt, classes_in, classes_of
 from d2lssd.data import BananasDataset, read_data_bananas
-from d2lssd.data.drawing import DRAWING_VERSION, draw_scene
+from d2lssd.data.drawing import DRAWING_VERSION, SIDE, draw_scene
 from d2lssd.data.drawn import num_workers, pad_labels
-from d2lssd.data.files import replacing
+from d2lssd.data.files import load_state, save_state
 from d2lssd.evaluation import evaluate
 from d2lssd.losses import balanced_loss, calc_loss
 from d2lssd.metrics import bbox_eval, cls_eval
@@ -115,13 +120,21 @@ class Recipe:
     Attributes:
         num_epochs: passes over the pictures (1000 fresh ones count as one).
         batch_size: pictures a step.
-        loss: 'mean', the source's `calc_loss`, or 'balanced'.
-        negative_ratio, sigma, bbox_weight: of `balanced_loss`.
+        loss: 'mean', the source's `calc_loss`; 'balanced'; or 'focal', the
+            same with `focal_loss` in place of hard negatives.
+        negative_ratio, gamma, sigma, bbox_weight: of `balanced_loss`.
+        balance: power of `object_weights` in it; 0 for none.
         optimizer: 'sgd' or 'adamw'.
         lr, weight_decay: of the optimizer.
         schedule: 'constant' or 'one-cycle'.
-        pictures: 'plain' and 'wild' are styles of drawn pictures, seen again
-            every epoch; 'fresh' are both, and none is ever seen again.
+        pictures: 'plain', 'small' and 'wild' are styles of drawn pictures,
+            seen again every epoch; 'fresh plain' and 'fresh small' are never
+            seen again, nor are 'fresh' ones, which are plain and wild;
+            'mixed' are wild, 'sizes' and plain ones, seen again.
+        num_pictures: how many drawn pictures, if they are seen again; an
+            epoch is a thousand of them then. None for 1000 or for all there
+            are of another source.
+        side: pixels a side to which pictures are enlarged.
         num_bananas: on a drawn picture, a number or (low, high).
         flips: mirror and turn half of the pictures.
         average: decay of a running mean of the weights, which then takes
@@ -132,36 +145,59 @@ class Recipe:
     batch_size: int = 32
     loss: str = 'mean'
     negative_ratio: float = 3
+    gamma: float = 2
     sigma: float | None = 1.0
     bbox_weight: float = 1.0
+    balance: float = 0
     optimizer: str = 'sgd'
     lr: float = 0.2
     weight_decay: float = 5e-4
     schedule: str = 'constant'
     pictures: str = 'plain'
+    side: int = SIDE
     num_bananas: int | tuple = 1
+    num_pictures: int | None = None
     flips: bool = False
     average: float | None = None
 
 
+EPOCH = 1000
 RECIPES = {
     'source': Recipe(),
+    # For a hundred or so pictures of one's own, and weights to start from.
+    'own': Recipe(
+        num_epochs=20, batch_size=8, loss='balanced', optimizer='adamw',
+        lr=3e-3, weight_decay=0.01, schedule='one-cycle', flips=True),
     'balanced': Recipe(
         num_epochs=72, batch_size=16, loss='balanced', optimizer='adamw',
         lr=3e-3, weight_decay=0.01, schedule='one-cycle', pictures='fresh',
         num_bananas=(0, 4), flips=True, average=0.998),
+    'wild': Recipe(
+        num_epochs=120, batch_size=16, loss='balanced', balance=0.5,
+        optimizer='adamw', lr=3e-3, weight_decay=0.01, schedule='one-cycle',
+        pictures='mixed', num_bananas=(0, 5), num_pictures=16 * EPOCH,
+        flips=True, average=0.998),
 }
-EPOCH = 1000
+CHECKPOINT = {'format': 'd2lssd-checkpoint-1'}
+
+
+# Pictures that no epoch repeats: their styles, in turn.
+FRESH = {'fresh': ('plain', 'wild', 'wild'), 'fresh plain': ('plain',),
+         'fresh small': ('small',)}
+# Pictures that come again: a style, or several in turn.
+AGAIN = {'plain': 'plain', 'small': 'small', 'sizes': 'sizes', 'wild': 'wild',
+         'mixed': ('wild', 'sizes', 'wild', 'plain',
+                   'wild', 'sizes', 'wild', 'wild')}
 
 
 class _Fresh(Dataset):
-    """Pictures that are drawn when they are asked for, one in three plain."""
+    """Pictures that are drawn when they are asked for."""
 
-    def __init__(self, num_bananas, seed):
-        self.num_bananas, self.seed = num_bananas, seed
+    def __init__(self, styles, num_bananas, seed):
+        self.styles, self.num_bananas, self.seed = styles, num_bananas, seed
 
     def __getitem__(self, i):
-        style = 'wild' if i % 3 else 'plain'
+        style = self.styles[i % len(self.styles)]
         return draw_scene('train', i, self.seed, style, self.num_bananas)
 
 
@@ -171,6 +207,21 @@ def _stack(scenes):
     X = torch.stack([torch.from_numpy(image) for image in images])
     return (X.permute(0, 3, 1, 2).float(),
             torch.from_numpy(pad_labels(boxes)))
+
+
+def enlarge(X, side):
+    """Enlarge square pictures; labels, being relative, stay as they are.
+
+    Args:
+        X: float tensor ``(B, 3, s, s)``.
+        side: pixels a side.
+
+    Returns:
+        Float tensor ``(B, 3, side, side)``; X itself if it has this size.
+    """
+    if X.shape[-1] == side:
+        return X
+    return F.interpolate(X, size=(side, side), mode='bilinear')
 
 
 def flip(X, Y):
@@ -185,7 +236,7 @@ def flip(X, Y):
     """
     X, Y = X.clone(), Y.clone()
     real = Y[..., :1] >= 0
-    mirror, turn = torch.rand(2, len(X), device=X.device) < 0.5
+    mirror, turn = distributed.rand(2, len(X)).to(X.device) < 0.5
     X[mirror] = X[mirror].flip(3)
     x1, y1, x2, y2 = Y[mirror, :, 1:].unbind(-1)
     Y[mirror, :, 1:] = torch.stack([1 - x2, y1, 1 - x1, y2], -1)
@@ -194,7 +245,24 @@ def flip(X, Y):
     return X, torch.where(real, Y, -1)
 
 
-def batches(recipe, start=0, source='drawn', seed=0):
+def read_pictures(recipe, source='drawn'):
+    """All training pictures of a recipe.
+
+    Args:
+        recipe, source: as for `batches`.
+
+    Returns:
+        What `read_data_bananas` gives; None where pictures are drawn afresh.
+    """
+    if recipe.pictures in FRESH and source == 'drawn':
+        return None
+    options = _options(recipe, source)
+    if source == 'drawn':
+        options['count'] = recipe.num_pictures or EPOCH
+    return read_data_bananas(True, source, **options)
+
+
+def batches(recipe, start=0, source='drawn', seed=0, pictures=None):
     """Yield the minibatches of a recipe, epoch after epoch.
 
     What an epoch holds depends on the recipe, its number and the seed alone,
@@ -205,56 +273,71 @@ def batches(recipe, start=0, source='drawn', seed=0):
         start: epoch to start from.
         source: see `load_data_bananas`; only drawn pictures can be fresh.
         seed: of the drawing and of the order.
+        pictures: what `read_pictures` gave, so as not to read them again.
 
     Yields:
         For each epoch, an iterator of pairs ``(X, Y)`` as `load_data_bananas`
         gives them.
     """
     size, epochs = recipe.batch_size, range(start, recipe.num_epochs)
-    if recipe.pictures == 'fresh' and source == 'drawn':
-        steps, workers = EPOCH // size, num_workers()
+    pictures = pictures or read_pictures(recipe, source)
+    if not pictures:
+        steps = num_steps(recipe)
+        workers = num_workers() // distributed.on_this_machine()[0]
+        first, last = start * steps, recipe.num_epochs * steps
+        own = [distributed.part(range(size * i, size * (i + 1)))
+               for i in range(first, last)]
         stream = iter(DataLoader(
-            _Fresh(recipe.num_bananas, seed), size, collate_fn=_stack,
-            sampler=range(start * steps * size,
-                          recipe.num_epochs * steps * size),
-            num_workers=workers, prefetch_factor=4 if workers else None))
+            _Fresh(FRESH[recipe.pictures], recipe.num_bananas, seed),
+            batch_sampler=own, collate_fn=_stack, num_workers=workers,
+            prefetch_factor=4 if workers else None))
         for _ in epochs:
             yield itertools.islice(stream, steps)
         return
-    images, labels = read_data_bananas(True, source, **_options(
-        recipe, source))
+    images, labels = pictures
+    whole = _whole(recipe, images)
     for epoch in epochs:
-        rng = torch.Generator().manual_seed(1000 * seed + epoch)
-        order = torch.randperm(len(images), generator=rng).split(size)
-        yield ((images[index].float(), labels[index]) for index in order)
+        turn, part = divmod(epoch * whole, len(images))
+        rng = torch.Generator().manual_seed(1000 * seed + turn)
+        order = torch.randperm(len(images), generator=rng)
+        own = map(distributed.part, order[part:part + whole].split(size))
+        yield ((images[index].float(), labels[index]) for index in own)
 
 
 def _options(recipe, source):
     if source != 'drawn':
         return {}
-    style = 'plain' if recipe.pictures == 'plain' else 'wild'
+    style = AGAIN.get(recipe.pictures) or FRESH[recipe.pictures][-1]
     return {'style': style, 'num_bananas': recipe.num_bananas}
 
 
-def num_steps(recipe, num_pictures=EPOCH):
-    """Minibatches an epoch."""
-    if recipe.pictures == 'fresh':
-        return EPOCH // recipe.batch_size
-    return math.ceil(num_pictures / recipe.batch_size)
+def num_steps(recipe, pictures=None):
+    """Minibatches an epoch, of what `read_pictures` gave."""
+    if pictures:
+        return math.ceil(_whole(recipe, pictures[0]) / recipe.batch_size)
+    return max(1, EPOCH // recipe.batch_size)
+
+
+def _whole(recipe, images):
+    """Pictures an epoch: all, but of a stock of several epochs one."""
+    stock = recipe.num_pictures and len(images) % EPOCH == 0
+    return EPOCH if stock else len(images)
 
 
 def train(recipe='source', net=None, source='drawn', seed=0, device=None,
           checkpoint=None, progress=True, validate=False, **changes):
-    """Train a TinySSD on bananas.
+    """Train a TinySSD on bananas, or on whatever a folder shows.
 
     Args:
         recipe: name of one of `RECIPES`, or a `Recipe`.
-        net: what to train on; None for a new `TinySSD`.
-        source: of the pictures; see `load_data_bananas`.
+        net: what to go on from, changed to the classes of the source if need
+            be (see `adapt`); None for a new `TinySSD`.
+        source: of the pictures; see `load_data_bananas`. A folder's classes
+            become those of the network.
         seed: of weights, drawing and order.
         device: a `torch.device`; None for the GPU where there is one.
         checkpoint: file to save to after every epoch and to resume from if it
-            is there; None for neither.
+            is there; None for neither. Nothing in it is ever run.
         progress: show a bar with the time left.
         validate: measure average precision after every epoch.
         **changes: fields of the recipe to change, as in ``num_epochs=5``.
@@ -262,34 +345,53 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
     Returns:
         Tuple of the network, on the device, and the history: a list with a
         dict for each epoch of ``'loss'``, ``'class error'``, ``'bbox mae'``,
-        ``'seconds'`` and, if asked for, of what `evaluate` gives.
+        ``'seconds'`` and, if asked for, of what `evaluate` gives. Who presses
+        stop in a notebook gets both as they are then, with a warning. Where
+        there is a checkpoint, where no epoch was done, and in a script,
+        `KeyboardInterrupt` is passed on.
 
     Raises:
-        ValueError: unknown recipe or change; a checkpoint of another recipe.
+        ValueError: unknown recipe or change; a checkpoint of another recipe;
+            a source that cannot be read.
         FloatingPointError: the loss is no longer a number.
+        ConnectionError: of several processes (see `distributed`), one ended.
     """
     recipe = find_recipe(recipe, **changes)
-    device = device or try_gpu()
+    distributed.join()
+    device = device or distributed.device()
     keep_memory()
+    with distributed.one_goes_first():
+        pictures = read_pictures(recipe, source)
+    distributed.check_share(recipe.batch_size, _whole(
+        recipe, pictures[0]) if pictures else recipe.batch_size)
+    classes = classes_in(source)
     torch.manual_seed(seed)
-    net = net or TinySSD(num_classes=1)
+    net = adapt(net or TinySSD(len(classes)), classes)
     net.to(device, memory_format=torch.channels_last)
-    run = _Run(recipe, net, seed)
+    steps = num_steps(recipe, pictures)
+    run = _Run(recipe, net, seed, steps, source)
     if checkpoint and Path(checkpoint).exists():
         run.load(checkpoint)
-    epochs = batches(recipe, len(run.history), source, seed)
-    bar = tqdm(total=recipe.num_epochs * num_steps(recipe), unit='step',
-               initial=len(run.history) * num_steps(recipe),
-               desc='training', disable=not progress)
+    distributed.check_same(len(run.history), f'what lies in {checkpoint}')
+    epochs = batches(recipe, len(run.history), source, seed, pictures)
+    bar = tqdm(total=recipe.num_epochs * steps, unit='step',
+               initial=len(run.history) * steps,
+               desc='training', disable=not progress or distributed.rank() > 0)
     validation = validate and DataLoader(BananasDataset(
         False, source, **_options(recipe, source)), 50)
-    with bar:
-        for epoch in epochs:
-            run.one_epoch(epoch, device, bar)
-            if validate:
-                run.history[-1] |= evaluate(run.result(), validation)
-            if checkpoint:
-                run.save(checkpoint)
+    with bar, distributed.naming_the_lost(checkpoint):
+        try:
+            if checkpoint and distributed.rank() == 0:
+                run.save(checkpoint)  # no room, no rights: say so at once
+            for epoch in epochs:
+                run.one_epoch(epoch, device, bar)
+                if validate:
+                    run.history[-1] |= evaluate(run.result(), (
+                        (enlarge(X, recipe.side), Y) for X, Y in validation))
+                if checkpoint and distributed.rank() == 0:
+                    run.save(checkpoint)
+        except KeyboardInterrupt:
+            run.stopped(checkpoint)
     return run.result(), run.history
 
 
@@ -309,43 +411,47 @@ def find_recipe(recipe, **changes):
         raise ValueError(f'a recipe has no {", ".join(sorted(unknown))}; it '
                          f'has {", ".join(sorted(known))}')
     recipe = dataclasses.replace(recipe, **changes)
-    choices = {'loss': ('mean', 'balanced'), 'optimizer': ('sgd', 'adamw'),
+    choices = {'loss': ('mean', 'balanced', 'focal'),
+               'optimizer': ('sgd', 'adamw'),
                'schedule': ('constant', 'one-cycle'),
-               'pictures': ('plain', 'wild', 'fresh')}
+               'pictures': (*AGAIN, *FRESH)}
     for name, values in choices.items():
         if getattr(recipe, name) not in values:
             raise ValueError(f'{name} = {getattr(recipe, name)!r}: known are '
                              f'{", ".join(values)}')
-    for name in ('num_epochs', 'batch_size'):
+    for name, least in ('num_epochs', 1), ('batch_size', 1), ('side', 128):
         value = getattr(recipe, name)
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int) or value < least:
             raise ValueError(f'{name} = {value!r}: a whole number, at least '
-                             '1, is needed')
+                             f'{least}, is needed')
     return recipe
 
 
 class _Run:
     """All that changes while a network learns."""
 
-    def __init__(self, recipe, net, seed):
-        self.recipe, self.net, self.seed = recipe, net, seed
+    def __init__(self, recipe, net, seed, steps, source):
+        self.recipe, self.net = recipe, net
+        self.seed, self.source, self.steps = seed, source, steps
         self.history = []
         kind = {'sgd': torch.optim.SGD, 'adamw': torch.optim.AdamW}
         self.optimizer = kind[recipe.optimizer](
             net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-        total = recipe.num_epochs * num_steps(recipe)
+        total = recipe.num_epochs * steps
         self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, recipe.lr, total_steps=total + 1
         ) if recipe.schedule == 'one-cycle' else None
         self.mean = AveragedModel(
             net, multi_avg_fn=get_ema_multi_avg_fn(recipe.average),
             use_buffers=True) if recipe.average else None
+        self.learner = distributed.wrap(net)
 
     def one_epoch(self, epoch, device, bar):
         """Go once through the minibatches of an epoch."""
         metric, timer, total = Accumulator(4), Timer(), []
         self.net.train()
         for X, Y in epoch:
+            X = enlarge(X, self.recipe.side)
             X = X.to(device, memory_format=torch.channels_last)
             Y = Y.to(device)
             if self.recipe.flips:
@@ -367,17 +473,22 @@ class _Run:
         """Learn from one minibatch; return its loss."""
         recipe = self.recipe
         with autocast(X.device):
-            anchors, cls_preds, bbox_preds = self.net(X)
+            anchors, cls_preds, bbox_preds = self.learner(X)
+        cls_preds, bbox_preds, Y = distributed.gather(cls_preds, bbox_preds, Y)
         bbox_labels, bbox_masks, cls_labels = multibox_target(anchors, Y)
         both = (cls_preds.float(), cls_labels, bbox_preds.float(),
                 bbox_labels, bbox_masks)
         if recipe.loss == 'mean':
             loss = calc_loss(*both).mean()
         else:
-            loss = balanced_loss(*both, recipe.negative_ratio, recipe.sigma,
-                                 recipe.bbox_weight)
+            loss = balanced_loss(
+                *both, recipe.negative_ratio, recipe.sigma,
+                recipe.bbox_weight,
+                recipe.gamma if recipe.loss == 'focal' else None,
+                object_weights(anchors, Y, recipe.balance)
+                if recipe.balance else None)
         self.optimizer.zero_grad()
-        loss.backward()
+        distributed.backward(loss)
         self.optimizer.step()
         if self.scheduler:
             self.scheduler.step()
@@ -389,6 +500,21 @@ class _Run:
                        bbox_labels.numel())
         return loss.item()
 
+    def stopped(self, checkpoint):
+        """Someone pressed stop: say what becomes of the work."""
+        where = (f'training stopped in epoch {len(self.history) + 1} of '
+                 f'{self.recipe.num_epochs}')
+        if checkpoint and Path(checkpoint).exists():
+            raise KeyboardInterrupt(
+                f'{where}; the same call goes on from {checkpoint}') from None
+        if not self.history:
+            raise KeyboardInterrupt(
+                f'{where}, with nothing to keep') from None
+        if not hasattr(sys, 'ps1'):  # a script that may record the result
+            raise KeyboardInterrupt(where) from None
+        warnings.warn(f'{where}: the network is as it was then, and its '
+                      'history ends with the last whole epoch', stacklevel=3)
+
     def result(self):
         """The network that the recipe promises: the mean, if it keeps one."""
         return self.mean.module if self.mean else self.net
@@ -398,35 +524,41 @@ class _Run:
                  'scheduler': self.scheduler, 'mean': self.mean}
         return {name: part for name, part in parts.items() if part}
 
+    def what(self):
+        """What tells this run from another."""
+        return {'seed': self.seed, 'source': str(self.source),
+                'classes': classes_of(self.net), 'steps': self.steps,
+                **dataclasses.asdict(self.recipe)}
+
     def save(self, path):
         """Write a checkpoint, in one step."""
-        state = {name: part.state_dict()
-                 for name, part in self.parts().items()}
-        with replacing(path) as temporary:
-            torch.save({**state, 'rng': torch.get_rng_state(),
-                        'history': self.history, 'seed': self.seed,
-                        'recipe': dataclasses.asdict(self.recipe)}, temporary)
+        save_state(path, {
+            'run': self.what(), 'history': self.history,
+            'rng': torch.get_rng_state(), 'parts': {
+                name: part.state_dict()
+                for name, part in self.parts().items()}}, CHECKPOINT)
 
     def load(self, path):
         """Go on from a checkpoint."""
         try:
-            state = torch.load(path, map_location='cpu', weights_only=True)
-            recipe = state['recipe']
-        except Exception as error:
-            reason = str(error).partition('\n')[0] or type(error).__name__
-            raise ValueError(f'{path}: not a whole checkpoint ({reason}); '
-                             'remove it to start anew') from error
-        mine = {'seed': self.seed, **dataclasses.asdict(self.recipe)}
-        theirs = {'seed': state['seed'], **recipe}
-        if mine != theirs:
+            state = load_state(path, CHECKPOINT)
+            mine, theirs = json.loads(json.dumps(self.what())), state['run']
             other = {key: theirs.get(key) for key in mine
                      if mine[key] != theirs.get(key)}
+            if not other:
+                for name, part in self.parts().items():
+                    part.load_state_dict(state['parts'][name])
+                torch.set_rng_state(state['rng'])
+                self.history = state['history']
+        except OSError:
+            raise
+        except Exception as error:
+            reason = str(error).removeprefix(f'{path}: ').partition('\n')[0]
+            raise ValueError(f'{path}: not a whole checkpoint ({reason}); '
+                             'remove it to start anew') from error
+        if other:
             raise ValueError(f'{path}: a checkpoint of another run ({other}); '
                              'give it another name, or remove it')
-        for name, part in self.parts().items():
-            part.load_state_dict(state[name])
-        torch.set_rng_state(state['rng'])
-        self.history = state['history']
 
 
 def describe_run(recipe, seed, source):

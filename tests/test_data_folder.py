@@ -276,7 +276,7 @@ def test_a_folder_without_a_file_of_boxes_is_told_what_is_missing(tmp_path):
     problem = problem_of(tmp_path)
     assert problem.file == str(tmp_path)
     assert 'neither label.csv nor annotations.json' in problem.text
-    assert "'labels.csv' is one, rename" in problem.text
+    assert "'labels.csv' is one, put it here" in problem.text
 
 
 def test_a_folder_with_two_files_of_boxes_must_choose(tmp_path):

@@ -1,4 +1,5 @@
 """How good a detector is: two numbers of the source, and the usual ones."""
+import json
 import math
 
 import pytest
@@ -165,6 +166,26 @@ def test_detections_of_a_different_number_of_images_are_refused():
         d2lssd.average_precision([FOUND, FOUND], [TRUE])
 
 
+def test_boxes_count_as_small_or_large_by_their_pixels():
+    # Areas of 20², 33², 95² and 100² pixels, side by side; only the last is
+    # found, and something where there is no box.
+    true = torch.tensor([[0, 0, 0, 20, 20], [0, 100, 0, 133, 33],
+                         [0, 0, 100, 95, 195], [0, 100, 100, 200, 200.]])
+    found = torch.tensor([[0, 0.9, 100, 100, 200, 200],
+                          [0, 0.8, 220, 220, 250, 250]])
+    true[:, 1:] /= 256
+    found[:, 2:] /= 256
+    scores = d2lssd.average_precision([found], [true], side=256)
+    assert scores['AP_small'] == 0
+    assert scores['AP_medium'] == 0
+    assert scores['AP_large'] == pytest.approx(1)
+    scores = d2lssd.average_precision([found], [true[-1:]], side=256)
+    assert scores['AP_large'] == pytest.approx(1)
+    assert math.isnan(scores['AP_small'])
+    assert set(scores) - set(d2lssd.average_precision([found], [true])) == {
+        'AP_small', 'AP_medium', 'AP_large'}
+
+
 def test_average_precision_takes_the_rows_of_multibox_detection():
     anchors = torch.tensor([[[0, 0, 0.5, 0.5], [0, 0, 0.5, 0.4375],
                              [0.5, 0.5, 1, 1]]])
@@ -205,10 +226,148 @@ def test_hits_agree_with_a_double_precision_loop(found, true, threshold,
                                                iou_threshold)
 
 
+def test_each_detection_is_matched_with_one_box_worked_by_hand():
+    match = d2lssd.match_detections(FOUND, TRUE)
+    assert match.tolist() == [0, -1, 1, -1, 2]
+    assert d2lssd.match_detections(FOUND, TRUE, 0.7).tolist() == [
+        0, -1, 1, -1, -1]
+    padded = torch.cat([-torch.ones(1, 5), TRUE])
+    assert d2lssd.match_detections(FOUND, padded).tolist() == [
+        1, -1, 2, -1, 3]
+    assert d2lssd.match_detections(FOUND, TRUE[:0]).tolist() == [-1] * 5
+
+
+# The curve behind the number.
+
+def test_precision_and_recall_of_five_boxes_worked_by_hand():
+    precision, recall, score = d2lssd.precision_recall_curve([FOUND], [TRUE])
+    assert precision.tolist() == pytest.approx([1, 1/2, 2/3, 1/2, 3/5])
+    assert recall.tolist() == pytest.approx([1/3, 1/3, 2/3, 2/3, 1])
+    assert score.tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.5])
+    best = d2lssd.interpolate_precision(precision, recall)
+    assert best.tolist() == pytest.approx(
+        [1] * 34 + [2/3] * 33 + [3/5] * 34)
+    precision, recall, _ = d2lssd.precision_recall_curve([FOUND], [TRUE], 0.7)
+    best = d2lssd.interpolate_precision(precision, recall)
+    assert best.tolist() == pytest.approx(
+        [1] * 34 + [2/3] * 33 + [0] * 34)
+
+
+@quick
+@given(st.lists(st.tuples(
+    st.lists(st.tuples(st.integers(0, 40), box), max_size=6),
+    st.lists(box, max_size=3)), min_size=1, max_size=4),
+    st.sampled_from([0.5, 0.75]))
+def test_the_area_under_the_curve_is_the_average_precision(images, least):
+    """Two ways to one number: ours, and torchmetrics'."""
+    taken = set()
+    detections, labels = [], []
+    for found, true in images:
+        rows = []
+        for score, b in found:
+            while score in taken:  # of equals, any may come first
+                score += 1
+            taken.add(score)
+            rows.append([0, score / 100, *b])
+        detections.append(torch.tensor(rows).reshape(-1, 6))
+        labels.append(torch.tensor([[0, *b] for b in true]).reshape(-1, 5))
+    precision, recall, score = d2lssd.precision_recall_curve(
+        detections, labels, least)
+    assert (score.diff() < 0).all()
+    name = {0.5: 'AP50', 0.75: 'AP75'}[least]
+    expected = d2lssd.average_precision(detections, labels)[name]
+    area = d2lssd.interpolate_precision(precision, recall).mean()
+    if not sum(map(len, labels)):
+        assert math.isnan(expected)
+        assert recall.isnan().all()
+    else:
+        assert area == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize('count', [10, 100])
+def test_recalls_that_fall_on_the_steps_are_counted_as_by_the_library(count):
+    """A hundred boxes give the recalls 0.01, 0.02 … as rounded."""
+    true = torch.arange(count)[:, None] * torch.tensor([0, 20., 0, 20, 0])
+    true += torch.tensor([0, 0, 0, 10, 10])
+    found = torch.cat([true[:, :1], torch.linspace(0.9, 0.1, count)[:, None],
+                       true[:, 1:]], 1)
+    found[2::3, 2:] += 5  # every third is false
+    precision, recall, _ = d2lssd.precision_recall_curve([found], [true])
+    area = d2lssd.interpolate_precision(precision, recall).mean()
+    assert area == pytest.approx(
+        d2lssd.average_precision([found], [true])['AP50'], abs=1e-6)
+
+
+def test_of_an_image_a_hundred_boxes_count_as_in_the_average_precision():
+    wrong = torch.tensor([[0, 0.9, 60, 60, 70, 70.]]).repeat(100, 1)
+    precision, recall, _ = d2lssd.precision_recall_curve(
+        [torch.cat([FOUND[-1:], wrong])], [TRUE])
+    assert len(precision) == 100
+    assert recall[-1] == 0
+    assert d2lssd.average_precision(
+        [torch.cat([FOUND[-1:], wrong])], [TRUE])['recall'] == 0
+
+
+def test_a_curve_without_detections_is_empty_and_its_area_zero():
+    curve = d2lssd.precision_recall_curve([FOUND[:0]], [TRUE])
+    assert [len(part) for part in curve] == [0, 0, 0]
+    assert d2lssd.interpolate_precision(*curve[:2]).tolist() == [0] * 101
+    with pytest.raises(ValueError, match='of 1 images, labels of 2'):
+        d2lssd.precision_recall_curve([FOUND], [TRUE, TRUE])
+
+
+def test_the_greatest_iou_of_each_detection_worked_by_hand():
+    other = TRUE.clone()
+    other[:, 0] = 1
+    score, iou = d2lssd.best_iou([FOUND, FOUND[:1], FOUND[:1]],
+                                 [TRUE, TRUE[:0], other])
+    assert score.tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.5, 0.9,
+                                            0.9])
+    assert iou.tolist() == pytest.approx([1, 0, 9/11, 1, 8/12, 0, 0])
+    with pytest.raises(ValueError, match='of 1 images, labels of 2'):
+        d2lssd.best_iou([FOUND], [TRUE, TRUE])
+
+
+# Kinds of mistakes.
+
+def test_mistakes_are_sorted_by_kind_worked_by_hand():
+    true = torch.tensor([[0, 0, 0, 10, 10], [0, 20, 0, 30, 10],
+                         [0, 40, 0, 50, 10], [-1] * 5])
+    found = torch.tensor([[0, 0.9, 0, 0, 10, 10],    # right
+                          [0, 0.8, 1, 0, 11, 10],    # the same box again
+                          [0, 0.7, 26, 0, 36, 10],   # IoU 4/16
+                          [0, 0.6, 48.5, 0, 90, 10],  # IoU below 0.1
+                          [0, 0.4, 40, 0, 50, 10],   # not sure enough
+                          [-1] * 6])
+    sorted_out = d2lssd.mistakes(found, true)
+    assert {k: v.tolist() for k, v in sorted_out.items()} == {
+        'missed': true[2:3].tolist(), 'doubled': found[1:2].tolist(),
+        'badly placed': found[2:3].tolist(),
+        'false alarm': found[3:4].tolist()}
+    sorted_out = d2lssd.mistakes(found, true, threshold=0.3)
+    assert not len(sorted_out['missed'])
+
+
+@quick
+@given(st.lists(st.tuples(st.integers(-1, 1), st.integers(0, 8), box),
+                max_size=6),
+       st.lists(st.tuples(st.integers(-1, 1), box), max_size=4))
+def test_every_false_detection_is_a_mistake_of_one_kind(found, true):
+    found = sorted(([float(k), s / 8, *b] for k, s, b in found),
+                   key=lambda row: -row[1])
+    found = torch.tensor(found).reshape(-1, 6)
+    true = torch.tensor([[float(k), *b] for k, b in true]).reshape(-1, 5)
+    kinds = {k: len(v) for k, v in d2lssd.mistakes(found, true).items()}
+    _, false, missed = d2lssd.hits(found, true)
+    assert sum(kinds.values()) - kinds['missed'] == false
+    assert missed - kinds['badly placed'] <= kinds['missed'] <= missed
+
+
 # A whole evaluation.
 
 class Parrot(nn.Module):
     """Sees in a picture's first pixel which anchor to call a banana."""
+    num_classes = 1
 
     anchors = torch.tensor([[[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1],
                              [0, 0.5, 0.5, 1]]])
@@ -247,6 +406,24 @@ def test_an_evaluation_worked_by_hand():
     # The false detection's score is that of the right ones.
     assert scores['recall'] == pytest.approx(2 / 3)
     assert 44 / 101 < scores['AP'] < 68 / 101
+    # Half a picture is more than 96 pixels; nothing smaller was there.
+    assert scores['AP_large'] == scores['AP']
+    assert scores['AP_small'] is scores['AP_medium'] is None
+    found, true = d2lssd.detect_all(net, batches)
+    assert [rows[:, 2:].tolist() for rows in found] == [
+        [first[1:]], found[1][:, 2:].tolist(), []]
+    assert len(found[1]) == 2
+    assert torch.equal(true[2], torch.tensor([none, none]))
+
+
+def test_an_evaluation_without_objects_says_so_and_without_pictures_stops():
+    scores = d2lssd.evaluate(Parrot(), [(picture(0)[None],
+                                         -torch.ones(1, 1, 5))])
+    assert scores['AP'] is scores['recall'] is scores['recall_at'] is None
+    assert scores['false_alarms'] == 1
+    assert json.loads(json.dumps(scores, allow_nan=False)) == scores
+    with pytest.raises(ValueError, match='no pictures to evaluate on'):
+        d2lssd.evaluate(Parrot(), [])
 
 
 def test_an_evaluation_at_a_score_that_nothing_reaches_has_no_precision():
@@ -255,3 +432,18 @@ def test_an_evaluation_at_a_score_that_nothing_reaches_has_no_precision():
     assert scores['precision'] is None
     assert scores['recall_at'] == 0
     assert scores['false_alarms'] == 0
+
+
+def test_the_command_prints_the_results_side_by_side(capsys):
+    from d2lssd.__main__ import print_results
+    some = {'AP': 0.25, 'recall_at': 1.0, 'false_alarms': 12, 'objects': 500}
+    print_results({'one banana': some,
+                   'no banana': {**some, 'AP': None, 'objects': 0}})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ['one', 'banana', 'no', 'banana']
+    assert lines[1].split() == ['AP', '0.250', '-']
+    assert lines[2].split('5', 1)[0] == 'recall at score 0.'
+    assert lines[3].split()[-2:] == ['12', '12']
+    assert lines[4].split() == ['objects', '500', '0']
+    assert len({len(line) for line in lines}) == 1
+    assert all(len(line) <= 79 for line in lines)

@@ -158,6 +158,35 @@ def test_a_curve_alone_needs_no_list_and_no_legend():
     assert animator.axes.get_legend() is None
 
 
+def test_precision_is_drawn_over_recall_with_a_dot_at_the_threshold():
+    precision = torch.tensor([1, 0.5, 2 / 3])
+    recall = torch.tensor([0.25, 0.25, 0.5])
+    score = torch.tensor([0.9, 0.6, 0.4])
+    axes = plt.figure().subplots()
+    d2lssd.plot_precision_recall(axes, {'one': (precision, recall, score),
+                                        'timid': (precision, recall,
+                                                  score / 2)})
+    one, dot, timid = axes.lines
+    assert one.get_xdata().tolist() == recall.tolist()
+    assert timid.get_ydata().tolist() == precision.tolist()
+    assert (float(dot.get_xdata()[0]), float(dot.get_ydata()[0])) == (
+        0.25, 0.5)
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == ['one', 'timid']
+    assert one.get_linestyle() != timid.get_linestyle()
+    empty = [part[:0] for part in (precision, recall, score)]
+    d2lssd.plot_precision_recall(plt.figure().subplots(), {'none': empty})
+
+
+def test_scores_are_drawn_over_ious_well_and_badly_placed_apart():
+    axes = plt.figure().subplots()
+    score, iou = torch.tensor([[0.9, 0.2, 0.8], [0.7, 0.5, 0.1]])
+    d2lssd.plot_score_iou(axes, score, iou)
+    bad, good = (part.get_offsets().tolist() for part in axes.collections)
+    assert good == [pytest.approx([0.7, 0.9]), pytest.approx([0.5, 0.2])]
+    assert bad == [pytest.approx([0.1, 0.8])]
+
+
 def test_in_a_notebook_a_plot_is_shown_once_and_then_replaced(monkeypatch):
     display = pytest.importorskip('IPython.display')
     calls = []

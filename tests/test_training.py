@@ -39,13 +39,14 @@ def weights(net):
 
 
 def test_an_unknown_recipe_is_refused_with_those_that_are_known():
-    with pytest.raises(ValueError, match="'sauce': known are source, bal"):
+    with pytest.raises(ValueError, match="'sauce': known are source, "):
         find_recipe('sauce')
 
 
 @pytest.mark.parametrize(('change', 'words'), [
-    ({'epochs': 3}, 'no epochs; it has average, batch_size'),
-    ({'loss': 'least'}, "loss = 'least': known are mean, balanced"),
+    ({'epochs': 3}, 'no epochs; it has average, balance, batch_size'),
+    ({'loss': 'least'}, "loss = 'least': known are mean, balanced, focal"),
+    ({'side': 64}, 'side = 64: a whole number, at least 128'),
     ({'batch_size': 0}, 'batch_size = 0: a whole number, at least 1'),
     ({'num_epochs': 1.5}, 'num_epochs = 1.5: a whole number'),
 ])
@@ -158,6 +159,50 @@ def test_fresh_pictures_are_never_seen_twice_and_go_on_where_they_were():
     assert all(torch.equal(a, b) for a, b in zip(seen[2:], later))
 
 
+def test_fresh_pictures_come_in_the_styles_that_were_asked_for():
+    def sides(pictures):
+        recipe = find_recipe('balanced', num_epochs=1, batch_size=12,
+                             num_bananas=1, pictures=pictures)
+        (_, Y), = next(iter(batches(recipe)))
+        return ((Y[:, 0, 3:] - Y[:, 0, 1:3]).amax(1) * 256).round()
+    plain, small, both = (sides(name) for name in (
+        'fresh plain', 'fresh small', 'fresh'))
+    assert 34 <= plain.min() <= plain.max() <= 75
+    assert 22 <= small.min() <= small.max() <= 50
+    assert both.max() > 80
+
+
+def test_enlarged_pictures_reach_the_network_at_that_size(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        d2lssd.TinySSD, 'forward', watch(d2lssd.TinySSD.forward, seen))
+    run(num_epochs=1, side=128, validate=True)
+    assert set(seen) == {(128, 128)}
+    picture = torch.arange(3.0).reshape(1, 3, 1, 1).expand(1, 3, 4, 4)
+    large = training.enlarge(picture, 8)
+    assert large.shape == (1, 3, 8, 8)
+    assert torch.equal(large[..., ::2, ::2], picture)
+    assert training.enlarge(picture, 4) is picture
+
+
+def watch(forward, seen):
+    """A network's forward that notes the size of what it is given."""
+    def watched(self, X):
+        seen.append(tuple(X.shape[2:]))
+        return forward(self, X)
+    return watched
+
+
+def test_the_focal_loss_takes_the_place_of_hard_negatives():
+    runs = {key: run(num_epochs=1, lr=1e-3, **changes)[1][0]['loss']
+            for key, changes in {
+                'focal': {'loss': 'focal', 'gamma': 0},
+                'all': {'loss': 'balanced', 'negative_ratio': 5444},
+                'steep': {'loss': 'focal', 'gamma': 2}}.items()}
+    assert runs['focal'] == pytest.approx(runs['all'], rel=0.01)
+    assert runs['steep'] < runs['focal'] / 2
+
+
 def test_the_balanced_recipe_learns_one_picture_by_heart():
     """It must find the bananas of the pictures that it is trained on."""
     net, history = d2lssd.train(
@@ -180,3 +225,31 @@ def test_accumulator_and_timer_add_up():
     laps = [timer.stop(), timer.stop()]
     assert math.isclose(timer.sum(), sum(laps))
     assert timer.avg() * 2 == pytest.approx(timer.sum())
+
+
+def test_many_pictures_are_seen_some_an_epoch_and_all_in_turn():
+    recipe = find_recipe('wild', num_epochs=6, batch_size=5)
+    images = torch.arange(3.0 * training.EPOCH)[:, None]
+    epochs = [torch.cat([X[:, 0] for X, _ in epoch])
+              for epoch in batches(recipe, pictures=(images, images))]
+    assert [len(epoch) for epoch in epochs] == [training.EPOCH] * 6
+    for first in 0, 3:
+        seen = torch.cat(epochs[first:first + 3])
+        assert seen.sort().values.equal(images[:, 0])
+    assert not epochs[0].equal(epochs[3])
+    assert num_steps(recipe, (images, images)) == math.ceil(
+        training.EPOCH / 5)
+    resumed = next(batches(recipe, 4, pictures=(images, images)))
+    assert next(resumed)[0][:, 0].equal(epochs[4][:5])
+
+
+def test_the_wild_recipe_draws_its_styles_in_turn(monkeypatch):
+    asked = {}
+
+    def read(*args, **options):
+        asked.update(options)
+    monkeypatch.setattr(training, 'read_data_bananas', read)
+    training.read_pictures(find_recipe('wild'))
+    assert set(asked['style']) == {'wild', 'sizes', 'plain'}
+    assert asked['count'] == find_recipe('wild').num_pictures
+    assert asked['num_bananas'] == find_recipe('wild').num_bananas

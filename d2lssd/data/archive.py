@@ -23,6 +23,7 @@ URL_VARIABLE = 'D2LSSD_ARCHIVE_URL'
 MAX_ARCHIVE = 512 * 2**20  # bytes that are fetched
 MAX_CONTENTS = 2**30  # bytes of all files in the archive together
 MAX_MEMBERS = 10_000
+PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 TIMEOUT = 30  # seconds without a byte
 
 
@@ -192,5 +193,9 @@ def _check_member(member):
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise ValueError(f'holds {name!r}, which is a link or a device and '
                          'not a file')
+    if member.compress_type not in PACKED:
+        # Some others take gigabytes of memory to open a small file.
+        raise ValueError(f'holds {name!r}, packed in a way that is not read '
+                         'here; stored and deflated files are')
     if member.flag_bits & 1:
         raise ValueError(f'holds {name!r}, which is encrypted')

@@ -8,6 +8,7 @@ Two processes that write the same file need no lock: the last one stays.
 import contextlib
 import errno
 import glob
+import json
 import os
 import re
 import secrets
@@ -18,6 +19,7 @@ from pathlib import Path
 
 HOME_VARIABLE = 'D2LSSD_HOME'
 DAY = 24 * 60 * 60  # seconds
+MAX_INPUT = 2**29  # bytes of a picture or a list of boxes
 
 
 class DamagedFile(ValueError):
@@ -140,6 +142,23 @@ def _cannot_write(path, error):
                    f'{_name_another()}')
 
 
+def read_input(path):
+    """The bytes of a file that may come from anywhere.
+
+    Args:
+        path: ``pathlib.Path`` or ``zipfile.Path``.
+
+    Raises:
+        ValueError: it has more than ``MAX_INPUT`` of them.
+        OSError: it cannot be read.
+    """
+    with path.open('rb') as file:
+        data = file.read(MAX_INPUT + 1)
+    if len(data) > MAX_INPUT:
+        raise ValueError(f'is larger than {MAX_INPUT:,} bytes')
+    return data
+
+
 def checksum(tensors):
     """CRC-32 of the bytes of tensors, names and all, as eight hex digits.
 
@@ -150,13 +169,15 @@ def checksum(tensors):
     Args:
         tensors: dictionary of contiguous CPU tensors.
     """
+    import torch
     value = 0
     for name in sorted(tensors):
         tensor = tensors[name]
         value = zlib.crc32(f'{name} {tensor.dtype} {tuple(tensor.shape)}'
                            .encode(), value)
         if tensor.numel():
-            value = zlib.crc32(tensor.numpy().reshape(-1).data, value)
+            flat = tensor.reshape(-1).view(torch.uint8)
+            value = zlib.crc32(flat.numpy().data, value)
     return f'{value:08x}'
 
 
@@ -210,6 +231,76 @@ def load_tensors(path, description):
             raise DamagedFile(
                 f'{path}: {key} is {header.get(key)!r}, not {value!r}')
     return tensors
+
+
+def save_state(path, state, description):
+    """Write a tree of tensors, numbers and texts, with a checksum, in one
+    step.
+
+    Args:
+        path: the file.
+        state: dictionary of dictionaries, lists, tensors and what JSON knows,
+            such as the state of an optimizer. A tuple comes back as a list.
+        description: dictionary of strings that says what it is.
+
+    Raises:
+        OSError: no room, no rights; nothing half-written stays.
+        TypeError: the tree holds something else.
+    """
+    import torch
+    tensors = {}
+    text = json.dumps(_take_tensors(state, tensors))
+    # As a tensor, since the checksum covers these and no more.
+    tensors['tree'] = torch.frombuffer(bytearray(text.encode()),
+                                       dtype=torch.uint8)
+    save_tensors(path, tensors, description)
+
+
+def load_state(path, description):
+    """Read back what ``save_state`` wrote, and check it.
+
+    Args and errors: as in ``load_tensors``.
+    """
+    tensors = load_tensors(path, description)
+    try:
+        text = tensors.pop('tree').numpy().tobytes()
+        return _put_tensors(json.loads(text), tensors)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise DamagedFile(f'{path}: holds no tree that can be read '
+                          f'({error!r})') from error
+
+
+def _take_tensors(value, tensors):
+    """What JSON can say of a tree, its tensors put into ``tensors``."""
+    import torch
+    if isinstance(value, torch.Tensor):
+        name = str(len(tensors))
+        # A copy: no two tensors of a file may share their memory.
+        tensors[name] = value.detach().cpu().clone(
+            memory_format=torch.contiguous_format)
+        last = value.dim() == 4 and not value.is_contiguous()
+        return {'tensor': name, 'channels_last': last}
+    if isinstance(value, dict):  # JSON has keys of text alone
+        return {'items': [[key, _take_tensors(each, tensors)]
+                          for key, each in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return [_take_tensors(each, tensors) for each in value]
+    return value
+
+
+def _put_tensors(value, tensors):
+    """Undo ``_take_tensors``."""
+    import torch
+    if isinstance(value, list):
+        return [_put_tensors(each, tensors) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if 'tensor' in value:
+        # A copy of its own: a file in use cannot be replaced on Windows.
+        return tensors[value['tensor']].clone(
+            memory_format=torch.channels_last if value['channels_last']
+            else torch.contiguous_format)
+    return {key: _put_tensors(each, tensors) for key, each in value['items']}
 
 
 def recall(path, description):

@@ -24,6 +24,7 @@ import numpy as np
 
 from . import coco, table
 from .drawn import num_workers, pad_labels
+from .files import read_input
 from .labels import Part, Problem, class_number, natural, number_classes
 from .pictures import SIZE, is_picture_name, open_image, to_square
 
@@ -62,7 +63,7 @@ class Survey:
     pictures: list  # of Picture
 
 
-def read_folder(path, split, classes=None, val_fraction=0.1, progress=True):
+def read_folder(path, split, classes=None, val_fraction=0.2, progress=True):
     """Read one split of a folder of labelled pictures.
 
     Args:
@@ -160,8 +161,17 @@ def class_names(path, classes=None):
 
     Returns:
         List of strings; numbers as text where the table has numbers.
+
+    Raises:
+        ValueError: there is none, and something wrong in the folder may be
+            why.
     """
-    return number_classes(_read_parts(_as_path(path)).values(), classes)
+    parts = _read_parts(_as_path(path)).values()
+    names = number_classes(parts, classes)
+    problems = [each for part in parts for each in part.problems]
+    if not names and problems:
+        raise _refusal(path, problems)
+    return names
 
 
 def _as_path(path):
@@ -200,7 +210,7 @@ def _read_part(folder):
     part.reader = _find_reader(part)
     if part.reader:
         try:
-            data = (folder / part.reader.NAME).read_bytes()
+            data = read_input(folder / part.reader.NAME)
             part.reader.read(part, data, present)
         except ValueError as error:
             part.complain(str(error))
@@ -218,7 +228,8 @@ def _names_in(part, folder):
     """Names of the files in a folder."""
     try:
         if folder.is_dir():
-            return {entry.name for entry in folder.iterdir()}
+            # A pipe or a device would be read without end.
+            return {each.name for each in folder.iterdir() if each.is_file()}
         reason = 'there is no such folder; the pictures belong in it'
     except UNREADABLE as error:
         reason = f'cannot be read ({error})'
@@ -238,9 +249,15 @@ def _find_reader(part):
         part.complain(f'holds both {" and ".join(names)}, and the two may '
                       'differ; keep one')
     else:
+        # Some labelling tools put the file one folder down.
+        below = part.folder / 'annotations'
+        if below.is_dir():
+            inside |= {f'annotations/{name}'
+                       for name in _names_in(part, below)}
         others = sorted(name for name in inside
                         if name.lower().endswith(('.csv', '.json')))
-        hint = f'; if {others[0]!r} is one, rename it' if others else ''
+        hint = (f'; if {others[0]!r} is one, put it here under such a name'
+                if others else '')
         part.complain(f'holds neither {" nor ".join(names)}; one of them '
                       f'must list the boxes{hint}')
     return None
@@ -305,7 +322,7 @@ def _squares(part, chosen, progress):
 def _square(part, name):
     picture = part.folder / 'images' / name
     try:
-        image = open_image(io.BytesIO(picture.read_bytes()), str(picture))
+        image = open_image(io.BytesIO(read_input(picture)), str(picture))
     except ValueError as error:
         text = str(error).removeprefix(f'{picture}: ')
         part.problems.append(Problem(str(picture), 0, text))

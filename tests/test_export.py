@@ -1,0 +1,150 @@
+"""The exported file computes what the network computes, everywhere."""
+import contextlib
+import importlib.util
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import d2lssd
+from d2lssd import export
+from d2lssd.__main__ import main
+from d2lssd.model import evaluating
+
+onnx = pytest.importorskip('onnx')
+onnxruntime = pytest.importorskip('onnxruntime')
+pytest.importorskip('onnxscript')
+
+PAGE = (Path(__file__).resolve().parent.parent / 'book' / 'beyond'
+        / 'in-the-browser.md')
+
+
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory):
+    """The shipped weights, exported by the command, and what it said."""
+    path = tmp_path_factory.mktemp('export') / 'model.onnx'
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert main(['export', '--output', str(path), '--json']) == 0
+    return path, json.loads(said.getvalue())
+
+
+@pytest.fixture(scope='module')
+def session(exported):
+    return onnxruntime.InferenceSession(
+        exported[0], providers=['CPUExecutionProvider'])
+
+
+@pytest.fixture(scope='module')
+def net():
+    return d2lssd.load_pretrained()
+
+
+def drawn(count, height, width):
+    """Drawn pictures, cut or stretched: float tensor (count, 3, h, w)."""
+    pictures = [d2lssd.draw_scene('val', i, 3, 'wild')[0]
+                for i in range(count)]
+    resized = [np.asarray(Image.fromarray(picture).resize((width, height)))
+               for picture in pictures]
+    return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float()
+
+
+@pytest.mark.parametrize('shape', [
+    (1, 256, 256), (5, 256, 256), (1, 384, 256), (2, 131, 203),
+    (1, 512, 640)], ids=str)
+def test_any_batch_and_image_size_gives_what_pytorch_gives(
+        shape, session, net):
+    images = drawn(*shape)
+    scores, offsets, anchors = session.run(
+        ['scores', 'offsets', 'anchors'], {'image': images.numpy()})
+    with evaluating(net):
+        expected_anchors, logits, bbox_preds = net(images)
+    assert scores.shape == logits.shape
+    np.testing.assert_allclose(scores, logits.softmax(-1), atol=1e-4, rtol=0)
+    np.testing.assert_allclose(offsets.reshape(shape[0], -1), bbox_preds,
+                               atol=1e-4, rtol=0)
+    np.testing.assert_allclose(anchors, expected_anchors, atol=1e-6, rtol=0)
+
+
+def test_what_the_file_gives_leads_to_the_detections_of_predict(
+        session, net):
+    image = drawn(1, 256, 256)
+    scores, offsets, anchors = map(torch.from_numpy, session.run(
+        None, {'image': image.numpy()}))
+    rows = d2lssd.multibox_detection(
+        scores.permute(0, 2, 1), offsets.flatten(1), anchors)[0]
+    rows = rows[rows[:, 0] >= 0]
+    expected = d2lssd.predict(image, net)
+    sure = expected[:, 1] > 0.05  # below, rounding may change the order
+    assert sure.any()
+    torch.testing.assert_close(rows[:len(expected)][sure], expected[sure],
+                               atol=1e-4, rtol=0)
+
+
+def test_the_command_says_how_large_and_how_near_the_file_is(exported):
+    path, said = exported
+    assert said['file'] == str(path)
+    assert said['bytes'] == path.stat().st_size
+    assert 0 < said['difference'] <= 1e-4
+
+
+def test_weights_take_two_bytes_each(exported, net):
+    parameters = sum(p.numel() for p in net.parameters())
+    assert 2 * parameters < exported[1]['bytes'] < 2.3 * parameters
+
+
+def test_the_file_names_its_classes_and_no_path_of_this_machine(exported):
+    path, _ = exported
+    model = onnx.load(path)
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(facts['classes']) == ['banana']
+    assert b'site-packages' not in path.read_bytes()
+    assert str(Path.cwd()).encode() not in path.read_bytes()
+
+
+def test_a_file_that_computes_something_else_is_not_kept(
+        exported, net, tmp_path, monkeypatch):
+    model = onnx.load(exported[0])
+    weight = max(model.graph.initializer, key=lambda w: len(w.raw_data))
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values *= 1.01
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    monkeypatch.setattr(export, '_convert',
+                        lambda *_: model.SerializeToString())
+    with pytest.raises(ValueError, match='differ from PyTorch by'):
+        export.export_onnx(net, tmp_path / 'wrong.onnx')
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('name', export.NEEDED)
+def test_a_missing_library_is_named_with_the_way_to_get_it(
+        name, tmp_path, monkeypatch, capsys):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda n, *rest: (
+        None if n == name else find(n, *rest)))
+    output = tmp_path / 'model.onnx'
+    assert main(['export', '--output', str(output)]) == 2
+    error = capsys.readouterr().err
+    assert f'{name} must be installed: pip install "d2lssd[export]"' in error
+    assert not output.exists()
+
+
+def test_the_example_of_the_page_runs_and_agrees_with_the_package(
+        exported, net, tmp_path, monkeypatch, capsys):
+    code = re.search(r'^```python\n(.*?)^```', PAGE.read_text('utf-8'),
+                     re.M | re.S)[1]
+    picture = Image.fromarray(d2lssd.draw_scene('val', 1, 3, 'wild')[0])
+    picture.save(tmp_path / 'photo.jpg')
+    (tmp_path / 'model.onnx').write_bytes(exported[0].read_bytes())
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, PAGE.name, 'exec'), {})
+    best = float(capsys.readouterr().out)
+    X, _ = d2lssd.read_image(tmp_path / 'photo.jpg')
+    # No shrinking here, so that the example's plain resize is the same.
+    assert best == pytest.approx(float(d2lssd.predict(X, net)[0, 1]),
+                                 abs=1e-3)
