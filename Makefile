@@ -31,7 +31,7 @@ book: env ## build the pages from the stored outputs (about a minute)
 	@$(PY) tools/build.py
 
 .PHONY: test
-test: env lint unit notebooks book ## check everything (about 5 minutes)
+test: env lint book unit notebooks browser ## check everything (about 5 minutes)
 	@echo 'All checks passed.'
 
 .PHONY: lint
@@ -42,12 +42,33 @@ lint: env ## check the style of package, tools, tests and notebooks
 .PHONY: unit
 unit: env ## run the tests of the package and of the book's sources
 	@echo '== tests'
-	@$(PY) -m pytest tests
+	@$(PY) -m pytest tests --ignore=tests/browser
 
 .PHONY: notebooks
 notebooks: env ## run every notebook, compare with its stored outputs
 	@echo '== notebooks, run again and compared (several minutes)'
 	@$(PY) -m pytest -p tools.nbval_book book
+
+.PHONY: browser
+browser: book ## look at the pages in Chromium: figures, links, weight, axe
+	@echo '== pages in a browser'
+	@$(PY) -m pytest tests/browser
+
+.PHONY: pdf
+pdf: book ## print the book as one PDF, with Chromium
+	@$(PY) tools/pdf.py
+
+.PHONY: figures
+figures: env ## write the moving figures' data and still pictures anew
+	@$(PY) tools/figures.py
+
+.PHONY: colab
+colab: env ## write the notebooks as Colab can run them
+	@$(PY) tools/colab.py
+
+.PHONY: shuffle
+shuffle: env ## run all notebooks in random order, twice, and at once
+	@$(PY) tools/shuffle.py $(NOTEBOOK)
 
 .PHONY: execute
 execute: env ## run all notebooks, or NOTEBOOK=path, and store the outputs
@@ -57,13 +78,26 @@ execute: env ## run all notebooks, or NOTEBOOK=path, and store the outputs
 lab: env ## open the book in JupyterLab
 	@$(PY) -m jupyterlab --notebook-dir=book
 
+.PHONY: slides
+slides: env ## make slides of the chapters, shown without a network
+	@$(PY) tools/slides.py
+
+.PHONY: assignment
+assignment: env ## make an nbgrader assignment of all EXERCISES in COURSE
+	@$(PY) tools/assignment.py $(if $(COURSE),--course $(COURSE)) $(EXERCISES)
+
 .PHONY: weights
-weights: env ## train and measure the shipped weights (an hour; resumes)
-	@for recipe in source balanced; do \
-	  $(PY) -m d2lssd train --recipe $$recipe --exam \
+weights: env ## train and measure the shipped weights (hours; resumes)
+	@for run in source:none balanced:none wild:balanced; do \
+	  recipe=$${run%:*}; \
+	  $(PY) -m d2lssd train --recipe $$recipe --weights $${run#*:} --exam \
 	    --save d2lssd/weights/$$recipe.safetensors \
 	    --checkpoint _build/weights/$$recipe.checkpoint || exit 1; \
 	done
+
+.PHONY: experiments
+experiments: env ## run the experiments, or ONLY=name (hours; resumes)
+	@$(PY) tools/experiments.py $(if $(ONLY),--only $(ONLY))
 
 .PHONY: mxnet-record
 mxnet-record: env ## record MXNet's answers anew (with PYTHON38, on x86-64)

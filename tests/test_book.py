@@ -271,6 +271,80 @@ def test_every_picture_in_the_text_has_alt_text(path):
             assert ALT.search(directive['body']), directive.group()
 
 
+# Exercises
+
+SOLUTIONS = ROOT / 'book' / 'beyond' / 'solutions.ipynb'
+
+
+def marked(path, kind):
+    """Cells that carry such a mark: {the exercise's name: [cells]}."""
+    found = {}
+    for cell in read(path)['cells']:
+        if name := cell['metadata'].get('d2lssd', {}).get(kind):
+            found.setdefault(name, []).append(cell)
+    return found
+
+
+EXERCISES = {name: (path, cells) for path in NOTEBOOKS
+             for name, cells in marked(path, 'exercise').items()}
+
+
+@pytest.mark.parametrize('chapter', ['background/banana-data', *TAUGHT])
+def test_a_chapter_asks_to_reason_to_compute_and_to_code(chapter):
+    path = ROOT / 'book' / f'{chapter}.ipynb'
+    kinds = [cell['metadata']['d2lssd']['kind']
+             for _, cells in marked(path, 'exercise').items()
+             for cell in cells]
+    assert {'reason', 'compute', 'code'} == set(kinds)
+
+
+@pytest.mark.parametrize('name', EXERCISES)
+def test_an_exercise_says_what_to_hand_in_and_has_hint_and_solution(name):
+    _, (cell,) = EXERCISES[name]
+    directive, _, hint = cell['source'].partition('\n::::\n\n')
+    assert re.match(r'::::\{exercise\} .+ (★☆☆|★★☆|★★★)\n:label: '
+                    + name + r'\n\n', directive)
+    assert '*Hand in:* ' in directive
+    assert re.fullmatch(r':::\{dropdown\} Hint\n.+\n:::', hint, re.S)
+    first = marked(SOLUTIONS, 'solution')[name][0]['source']
+    assert re.match(r'[:`]+\{solution(-start)?\} ' + name + '\n', first)
+    assert ':class: dropdown' in first
+    assert cell['metadata']['d2lssd']['points'] > 0
+
+
+@pytest.mark.parametrize('name', EXERCISES)
+def test_an_exercise_has_the_check_that_it_names(name):
+    _, (cell,) = EXERCISES[name]
+    own = name.replace('-', '_')
+    if cell['metadata']['d2lssd']['kind'] == 'reason':
+        assert 'check.' not in cell['source']
+        assert not hasattr(d2lssd.check, own)
+        return
+    call = f'check.{own}({own})'
+    assert call in cell['source']
+    assert own in d2lssd.check.__all__
+    (test,) = marked(SOLUTIONS, 'check')[name]
+    assert test['source'] == call
+    assert output_text(test['outputs'][0]).startswith('Right: ')
+
+
+def test_every_check_belongs_to_an_exercise():
+    names = {name.replace('-', '_') for name in EXERCISES}
+    assert set(d2lssd.check.__all__) - {'Miss'} <= names
+    assert set(marked(SOLUTIONS, 'solution')) == set(EXERCISES)
+
+
+@pytest.mark.parametrize('name', sorted(set(d2lssd.check.__all__) - {'Miss'}))
+def test_a_check_points_to_a_section_that_exists(name):
+    task = getattr(d2lssd.check, name)
+    headings = re.findall(
+        r'^#+ (.+)$', '\n'.join(
+            cell['source']
+            for cell in read(ROOT / 'book' / f'{task.page}.ipynb')['cells']
+            if cell['cell_type'] == 'markdown'), re.M)
+    assert task.section in headings
+
+
 # The book is whole
 
 def test_the_table_of_contents_lists_every_page_once():

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from demo import make_demo
 from notebooks import ROOT
 
 PAGES = ROOT / '_build' / 'html'
@@ -31,6 +32,7 @@ def main():
         print(result.stdout)
         raise SystemExit('The pages were not built: each WARNING or ERROR '
                          'above is to be mended.')
+    make_demo(PAGES / '_static' / 'demo')
     print(f'Built in {time.monotonic() - start:.0f} s. Open\n'
           f'  {(PAGES / "index.html").as_uri()}')
 

@@ -93,9 +93,14 @@ def run(path):
         record_timing=False, store_widget_state=False,
         coalesce_streams=True,
         resources={'metadata': {'path': str(path.parent)}})
+    start = time.monotonic()
     # What cells print comes as messages; this is the kernel's own talk.
     client.execute(stderr=subprocess.DEVNULL)
     clean(notebook)
+    # Told to readers; rounded, so that it seldom changes for nothing.
+    seconds = time.monotonic() - start
+    notebook.metadata['running_time'] = {
+        'seconds': max(5, 5 * round(seconds / 5)), 'cores': os.cpu_count()}
     nbformat.validate(notebook)
     scratch = path.with_suffix('.ipynb.tmp')
     nbformat.write(notebook, scratch)

@@ -10,7 +10,7 @@ from nbformat import NotebookNode
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / 'book'
 # Notebooks run by the tools keep their files here, never in the user's cache.
-HOME = ROOT / '_build' / 'home'
+HOME = Path(os.environ.get('D2LSSD_BOOK_HOME') or ROOT / '_build' / 'home')
 
 WIDGET = 'application/vnd.jupyter.widget-view+json'
 PROGRESS_BAR = re.compile(r'[^\r\n]*(?:\d+%\|.*\||\d+it \[)[^\r\n]*')
