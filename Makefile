@@ -31,7 +31,7 @@ book: env ## build the pages from the stored outputs (about a minute)
 	@$(PY) tools/build.py
 
 .PHONY: test
-test: env lint book unit notebooks browser ## check everything (about 5 minutes)
+test: env lint book unit notebooks browser ## check everything (about 20 minutes)
 	@echo 'All checks passed.'
 
 .PHONY: lint
