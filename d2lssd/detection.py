@@ -2,9 +2,11 @@
 import torch
 from torchvision.ops import nms
 
-from d2lssd.boxes import offset_inverse
+from d2lssd.boxes import offset_inverse, planar_iou
 
 __all__ = ['multibox_detection', 'nms']
+
+CHUNK = 96  # boxes; from 64 to 256 it hardly matters
 
 
 def multibox_detection(cls_probs, offset_preds, anchors, nms_threshold=0.5,
@@ -39,9 +41,27 @@ def multibox_detection(cls_probs, offset_preds, anchors, nms_threshold=0.5,
     # batched_nms would let a far-off box disturb the other images.
     for g in group[sure].unique():
         i, a = (sure & (group == g)).nonzero(as_tuple=True)
-        kept = nms(boxes[i, a], score[i, a].to(boxes), nms_threshold)
+        kept = _nms(boxes[i, a], score[i, a].to(boxes), nms_threshold)
         keep[i[kept], a[kept]] = True
     label = label.masked_fill(~keep, -1)
     rows = torch.cat([label[..., None], score[..., None], boxes], -1)
     order = torch.where(keep, score, score - 2).argsort(1, descending=True)
     return rows.gather(1, order[..., None].expand(-1, -1, 6))
+
+
+def _nms(boxes, scores, threshold):
+    """What `nms` gives; on a processor, of thousands of boxes, much faster.
+
+    The best hundred are decided among themselves, and all that they
+    suppress is struck before the next hundred are looked at.
+    """
+    if boxes.device.type != 'cpu' or len(boxes) <= CHUNK:
+        return nms(boxes, scores, threshold)
+    rest, kept = scores.argsort(descending=True, stable=True), []
+    while len(rest):
+        best, rest = rest[:CHUNK], rest[CHUNK:]
+        best = best[nms(boxes[best], scores[best], threshold)]
+        kept.append(best)
+        iou = planar_iou(boxes[best], boxes[rest])
+        rest = rest[iou.nan_to_num_(0).amax(0) <= threshold]
+    return torch.cat(kept)

@@ -128,9 +128,9 @@ class Recipe:
         lr, weight_decay: of the optimizer.
         schedule: 'constant' or 'one-cycle'.
         pictures: 'plain', 'small' and 'wild' are styles of drawn pictures,
-            seen again every epoch; 'fresh plain' and 'fresh small' are never
-            seen again, nor are 'fresh' ones, which are plain and wild;
-            'mixed' are wild, 'sizes' and plain ones, seen again.
+            seen again every epoch, and 'mixed' are wild, 'sizes' and plain
+            ones in turn; 'fresh plain' and 'fresh small' ones are never seen
+            again, nor are 'fresh' ones, which are plain and wild.
         num_pictures: how many drawn pictures, if they are seen again; an
             epoch is a thousand of them then. None for 1000 or for all there
             are of another source.
@@ -172,11 +172,18 @@ RECIPES = {
         num_epochs=72, batch_size=16, loss='balanced', optimizer='adamw',
         lr=3e-3, weight_decay=0.01, schedule='one-cycle', pictures='fresh',
         num_bananas=(0, 4), flips=True, average=0.998),
-    'wild': Recipe(
+    # What 'wild' starts from.
+    'varied': Recipe(
         num_epochs=120, batch_size=16, loss='balanced', balance=0.5,
         optimizer='adamw', lr=3e-3, weight_decay=0.01, schedule='one-cycle',
         pictures='mixed', num_bananas=(0, 5), num_pictures=16 * EPOCH,
         flips=True, average=0.998),
+    # Smaller steps and more of them, on twice as many pictures.
+    'wild': Recipe(
+        num_epochs=128, batch_size=4, loss='balanced', balance=0.5,
+        optimizer='adamw', lr=1e-3, weight_decay=0.01, schedule='one-cycle',
+        pictures='mixed', num_bananas=(0, 5), num_pictures=32 * EPOCH,
+        flips=True, average=0.999),
 }
 CHECKPOINT = {'format': 'd2lssd-checkpoint-1'}
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import d2lssd
+from d2lssd.boxes import planar_iou
 
 quick = settings(max_examples=60)
 side = st.floats(1 / 64, 2, width=32)
@@ -80,6 +81,18 @@ def test_iou_agrees_with_a_double_precision_loop(a, b):
     torch.testing.assert_close(iou, torch.tensor(slowly), rtol=1e-4,
                                atol=1e-5)
     torch.testing.assert_close(iou, d2lssd.box_iou(b, a).T)
+
+
+@quick
+@given(boxes(), boxes())
+def test_the_fast_iou_is_that_of_torchvision_bit_for_bit(a, b):
+    assert torch.equal(planar_iou(a, b), d2lssd.box_iou(a, b))
+    many = torch.cat([a, torch.rand(70, 2).repeat(1, 2) + torch.tensor(
+        [0, 0, 0.3, 0.2])])
+    assert torch.equal(planar_iou(many, b), d2lssd.box_iou(many, b))
+    assert planar_iou(a[:0], b).shape == (0, len(b))
+    both = planar_iou(a.double(), b)
+    assert both.dtype == torch.float64
 
 
 def test_offsets_worked_by_hand():

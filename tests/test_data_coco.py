@@ -5,6 +5,7 @@ import zipfile
 
 import pytest
 import torch
+from folders import assert_read_or_refused, problem_of, read_all
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -61,23 +62,6 @@ def content(*annotations, **changes):
 def box(*bbox, **changes):
     return {'id': 17, 'image_id': 1, 'category_id': 5, 'bbox': list(bbox),
             **changes}
-
-
-def read_all(folder, **options):
-    """Both splits of a folder, as one."""
-    parts = [read_folder(folder, split, progress=False, **options)
-             for split in ('train', 'val')]
-    return [torch.cat(part) for part in zip(*parts, strict=True)]
-
-
-def problem_of(folder):
-    """The one problem of a folder, which reading must report too."""
-    problems = check_folder(folder)
-    assert len(problems) == 1, problems
-    with pytest.raises(ValueError, match='1 problem') as caught:
-        read_all(folder)
-    assert str(problems[0]) in str(caught.value)
-    return problems[0]
 
 
 def test_a_file_written_by_hand_is_read(tmp_path):
@@ -329,15 +313,4 @@ SOUND = st.builds(
     value).encode()) | st.binary(max_size=40))
 @pytest.mark.filterwarnings('ignore:.*of a crowd')
 def test_any_file_is_read_or_refused_with_a_value_error(fuzzed, data):
-    (fuzzed / 'annotations.json').write_bytes(data)
-    problems = check_folder(fuzzed)
-    try:
-        images, labels = read_all(fuzzed)
-    except ValueError:
-        assert problems
-        return
-    assert problems == []
-    assert len(images) == 2
-    boxes = labels[labels[:, :, 0] >= 0][:, 1:]
-    assert ((boxes >= 0) & (boxes <= 1)).all()
-    assert (boxes[:, :2] < boxes[:, 2:]).all()
+    assert_read_or_refused(fuzzed, 'annotations.json', data)

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import d2lssd
+from d2lssd import detection
 
 quick = settings(max_examples=40)
 cell = st.integers(0, slow.GRID)
@@ -85,6 +86,37 @@ def test_suppression_agrees_with_a_double_precision_loop(
     kept = d2lssd.nms(torch.tensor(boxes), torch.tensor(scores).float(),
                       threshold)
     assert kept.tolist() == slow.nms(boxes, scores, threshold)
+
+
+@quick
+@given(grid_boxes(12), st.data(), st.sampled_from(THRESHOLDS),
+       st.sampled_from([1, 2, 5]))
+def test_suppression_by_chunks_agrees_with_suppression_at_once(
+        boxes, data, threshold, chunk):
+    # Whole scores: many are equal.
+    scores = torch.tensor(data.draw(st.lists(
+        st.integers(0, 3), min_size=len(boxes), max_size=len(boxes)))).float()
+    boxes = torch.tensor(boxes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(detection, 'CHUNK', chunk)
+        kept = detection._nms(boxes, scores, threshold)
+    assert torch.equal(kept, d2lssd.nms(boxes, scores, threshold))
+
+
+@pytest.mark.parametrize('spoilt', [None, float('nan'), float('inf')])
+def test_thousands_of_boxes_are_suppressed_as_torchvision_does(spoilt):
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(3000, 2, generator=generator)
+    boxes = torch.cat([corner, corner + torch.rand(
+        3000, 2, generator=generator) / 3], 1)
+    boxes[10:20] = boxes[:10]
+    boxes[20:30, 2:] = boxes[20:30, :2]  # without area
+    if spoilt is not None:
+        boxes[100:130, 2] = spoilt
+    scores = torch.rand(3000, generator=generator)
+    kept = detection._nms(boxes, scores, 0.5)
+    assert 100 < len(kept) < 2900
+    assert torch.equal(kept, torchvision.ops.nms(boxes, scores, 0.5))
 
 
 # Detection.

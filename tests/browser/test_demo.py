@@ -147,7 +147,7 @@ def twenty_pictures(folder):
         scenes.append(Image.fromarray(scene))
         save(f'photo-{i}.jpg', scene, quality=90)
     save('large.jpg', scenes[0].resize((3000, 2000)), quality=92)
-    save('tall.jpg', scenes[1].resize((300, 900)), quality=92)
+    save('tall.jpg', scenes[1].resize((450, 2400)), quality=92)
     for turn in (3, 5, 6, 8):
         exif = Image.Exif()
         exif[0x0112] = turn

@@ -3,8 +3,7 @@
    Python shrinks with Pillow: Image.resize((256, 256), BILINEAR,
    reducing_gap=3). A browser's own drawImage shrinks in another way, and every
    score would move with it. So the same sums are done here, in the same whole
-   numbers: first along the rows, then along the columns. Where Pillow finds the
-   other order quicker, the last bit may differ. */
+   numbers and the same order. */
 
 const BITS = 22;  // of the fraction in a weight
 const STRIP = 64;  // rows read at a time, about
@@ -60,6 +59,34 @@ function blocks(pixels, width, rows, across, row) {
   }
 }
 
+/* Every row of `values`, RGB and `columns` wide, through the windows. */
+function alongRows(values, columns, windows) {
+  const lines = values.length / (columns * 3);
+  const out = new Uint8Array(lines * windows.length * 3);
+  let at = 0;
+  for (let y = 0; y < lines; y++) {
+    for (const window of windows) {
+      for (let channel = 0; channel < 3; channel++) {
+        out[at++] = mean(window, values, y * columns * 3 + channel, 3);
+      }
+    }
+  }
+  return out;
+}
+
+/* Every column, likewise. */
+function alongColumns(values, columns, windows) {
+  const step = columns * 3;
+  const out = new Uint8Array(windows.length * step);
+  let at = 0;
+  for (const window of windows) {
+    for (let x = 0; x < step; x++) {
+      out[at++] = mean(window, values, x, step);
+    }
+  }
+  return out;
+}
+
 /**
  * Shrink or enlarge a picture to a square.
  *
@@ -77,38 +104,32 @@ export function resize(read, width, height, side = 256) {
   const columns = Math.ceil(width / across);
   const lines = Math.ceil(height / down);
 
-  // First to `side` columns, row by row ...
-  const horizontal = triangles(columns, width / across, side);
-  const row = new Uint8Array(columns * 3);
-  const narrow = new Uint8Array(lines * side * 3);
+  // First means of whole blocks, a strip of rows at a time ...
+  const small = new Uint8Array(lines * columns * 3);
   const rows = down * Math.ceil(STRIP / down);
   for (let top = 0; top < height; top += rows) {
     const strip = Math.min(rows, height - top);
     const pixels = read(top, strip);
     for (let y = 0; y < strip; y += down) {
-      const start = y * width * 4;
-      blocks(start ? pixels.subarray(start) : pixels, width,
-        Math.min(down, strip - y), across, row);
-      const line = (top + y) / down;
-      for (let i = 0; i < side; i++) {
-        for (let channel = 0; channel < 3; channel++) {
-          narrow[(line * side + i) * 3 + channel] =
-            mean(horizontal[i], row, channel, 3);
-        }
-      }
+      const start = (top + y) / down * columns * 3;
+      blocks(pixels.subarray(y * width * 4), width,
+        Math.min(down, strip - y), across,
+        small.subarray(start, start + columns * 3));
     }
   }
 
-  // ... then to `side` rows.
+  // ... then along the rows and along the columns. A picture that is much too
+  // tall is made lower first: Pillow finds that quicker.
+  const horizontal = triangles(columns, width / across, side);
   const vertical = triangles(lines, height / down, side);
-  const square = new Float32Array(3 * side * side);
-  for (let i = 0; i < side; i++) {
-    for (let x = 0; x < side; x++) {
-      for (let channel = 0; channel < 3; channel++) {
-        square[(channel * side + i) * side + x] =
-          mean(vertical[i], narrow, x * 3 + channel, side * 3);
-      }
-    }
+  const tall = lines > side && lines - side > 2 * (columns - side);
+  const square = tall
+    ? alongRows(alongColumns(small, columns, vertical), columns, horizontal)
+    : alongColumns(alongRows(small, columns, horizontal), side, vertical);
+
+  const planes = new Float32Array(3 * side * side);
+  for (let i = 0; i < square.length; i++) {
+    planes[(i % 3) * side * side + Math.trunc(i / 3)] = square[i];
   }
-  return square;
+  return planes;
 }
