@@ -55,6 +55,9 @@ def build_parser():
     sub.add_argument('--threshold', type=probability, default=0.5,
                      help='least score of a detection (default: 0.5)')
     add_weights(sub)
+    sub.add_argument('--no-tiles', dest='tiles', action='store_false',
+                     help='do not look for small ones on enlarged parts: '
+                     'faster')
     sub.add_argument('--json', action='store_true',
                      help='print one JSON object an image')
     sub.add_argument('--save', metavar='OUT.png',
@@ -93,6 +96,8 @@ def build_parser():
     add_source(sub)
     sub.add_argument('--count', type=whole, default=500, metavar='N',
                      help='drawn pictures an exam (default: 500)')
+    sub.add_argument('--tiles', action='store_true', help='look at enlarged '
+                     'parts of each picture, too, as `predict` does')
     sub.add_argument('--json', action='store_true',
                      help='print one JSON object')
 
@@ -173,12 +178,14 @@ def run_predict(args):
     """Detect, image by image; go on after one that cannot be read."""
     from d2lssd.classes import classes_of
     from d2lssd.data import BANANA_CLASSES
+    from d2lssd.data.pictures import open_image
     from d2lssd.prediction import detect, save_picture
     net, status = find_net(args.weights), 0
     word = 'banana' if classes_of(net) == BANANA_CLASSES else 'object'
     for i, image in enumerate(args.images):
         try:
-            found, size = detect_file(image, net, args.threshold, detect)
+            picture = open_image(image)
+            found = detect(picture, net, args.threshold, tiles=args.tiles)
             if args.save:
                 out = Path(args.save)
                 if len(args.images) > 1:
@@ -189,8 +196,8 @@ def run_predict(args):
             status = 2
             continue
         if args.json:
-            print(json.dumps({'image': image, 'width': size[0],
-                              'height': size[1], 'detections': found}))
+            print(json.dumps({'image': image, 'width': picture.width,
+                              'height': picture.height, 'detections': found}))
         else:
             print(f'{image}: {several(len(found), word)}')
             for row in found:
@@ -198,13 +205,6 @@ def run_predict(args):
                       + ' '.join(f'{v:g}' for v in row['box']))
         sys.stdout.flush()
     return status
-
-
-def detect_file(path, net, threshold, detect):
-    """Detections of one file, and its width and height."""
-    from d2lssd.data.pictures import open_image
-    picture = open_image(path)
-    return detect(picture, net, threshold), picture.size
 
 
 def run_train(args):
@@ -253,14 +253,15 @@ def run_train(args):
 
 def run_evaluate(args):
     """Measure on the exams, or on the validation pictures of a source."""
-    results = measure(find_net(args.weights), args.source, args.count)
+    results = measure(find_net(args.weights), args.source, args.count,
+                      args.tiles)
     if args.json:
         print(json.dumps({'weights': args.weights, 'exams': results}))
     else:
         print_results(results)
 
 
-def measure(net, source, count=500):
+def measure(net, source, count=500, tiles=False):
     """Results of `evaluate`, by the name of the exam or source."""
     from torch.utils.data import DataLoader
 
@@ -269,10 +270,11 @@ def measure(net, source, count=500):
     from d2lssd.evaluation import evaluate, examine
     classes = check_classes(net, source)
     if source == 'drawn':
-        return examine(net, count=count, progress=True)
+        return examine(net, count=count, progress=True, tiles=tiles)
     options = {'classes': classes} if source != 'd2l' else {}
     pictures = BananasDataset(False, source, **options)
-    return {source: evaluate(net, DataLoader(pictures, 50), progress=True)}
+    return {source: evaluate(net, DataLoader(pictures, 50), progress=True,
+                             tiles=tiles)}
 
 
 MEASURES = {  # what `evaluate` gives, in words

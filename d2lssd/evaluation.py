@@ -8,6 +8,7 @@ from d2lssd.data.drawing import SIDE
 from d2lssd.detection import multibox_detection
 from d2lssd.metrics import average_precision, hits
 from d2lssd.model import evaluating
+from d2lssd.tiles import join_tiles, tiles_of_batch
 
 # Drawn validation pictures, in numbers and with seeds of their own.
 EXAMS = {
@@ -19,7 +20,8 @@ EXAMS = {
 EXAM_PICTURES = 500
 
 
-def examine(net, names=tuple(EXAMS), count=EXAM_PICTURES, progress=False):
+def examine(net, names=tuple(EXAMS), count=EXAM_PICTURES, progress=False,
+            tiles=False):
     """Put a banana detector through some or all of the `EXAMS`.
 
     Args:
@@ -27,6 +29,7 @@ def examine(net, names=tuple(EXAMS), count=EXAM_PICTURES, progress=False):
         names: of the exams.
         count: pictures an exam.
         progress: show bars.
+        tiles: see `evaluate`.
 
     Returns:
         dict: what `evaluate` gives, by the exam's name.
@@ -36,15 +39,15 @@ def examine(net, names=tuple(EXAMS), count=EXAM_PICTURES, progress=False):
         pictures = BananasDataset(False, count=count, progress=progress,
                                   **EXAMS[name])
         results[name] = evaluate(net, DataLoader(pictures, 50),
-                                 progress=progress)
+                                 progress=progress, tiles=tiles)
     return results
 
 
-def detect_all(net, data_iter, progress=False):
+def detect_all(net, data_iter, progress=False, tiles=False):
     """Detections on all pictures, beside their labels.
 
     Args:
-        net, data_iter, progress: as for `evaluate`.
+        net, data_iter, progress, tiles: as for `evaluate`.
 
     Returns:
         Tuple of two lists with an item for each picture, as
@@ -53,17 +56,26 @@ def detect_all(net, data_iter, progress=False):
     """
     found, true = [], []
     device = next(net.parameters()).device
+
+    def look(X):
+        anchors, cls_preds, bbox_preds = net(X)
+        found = multibox_detection(cls_preds.softmax(-1).transpose(1, 2),
+                                   bbox_preds, anchors).cpu()
+        return [rows[rows[:, 0] >= 0] for rows in found]
+
     with evaluating(net):
         for X, Y in tqdm(data_iter, 'evaluating', disable=not progress):
-            anchors, cls_preds, bbox_preds = net(X.to(device))
-            found += multibox_detection(
-                cls_preds.softmax(-1).transpose(1, 2), bbox_preds,
-                anchors).cpu()
+            X = X.to(device)
+            rows = look(X)
+            if tiles:
+                nearer = zip(*map(look, tiles_of_batch(X)))
+                rows = map(join_tiles, rows, nearer)
+            found += rows
             true += Y
-    return [rows[rows[:, 0] >= 0] for rows in found], true
+    return found, true
 
 
-def evaluate(net, data_iter, threshold=0.5, progress=False):
+def evaluate(net, data_iter, threshold=0.5, progress=False, tiles=False):
     """Measure a detector on labelled pictures.
 
     Args:
@@ -72,6 +84,7 @@ def evaluate(net, data_iter, threshold=0.5, progress=False):
             5)``, as `load_data_bananas` does.
         threshold: score from which on a box counts as a detection.
         progress: show a bar.
+        tiles: look at enlarged parts of each picture, too, as `detect` does.
 
     Returns:
         dict: the numbers of `average_precision`, by size too, as if
@@ -86,7 +99,7 @@ def evaluate(net, data_iter, threshold=0.5, progress=False):
         ValueError: there are no pictures, or labels of a class that the
             network does not have.
     """
-    found, true = detect_all(net, data_iter, progress)
+    found, true = detect_all(net, data_iter, progress, tiles)
     if not true:
         raise ValueError('no pictures to evaluate on')
     names = classes_of(net)

@@ -14,6 +14,7 @@ from d2lssd.data.files import cache_folder, checksum, replacing
 from d2lssd.data.pictures import open_image
 from d2lssd.detection import multibox_detection
 from d2lssd.model import TinySSD, evaluating
+from d2lssd.tiles import boxes_of_tiles, join_tiles
 
 SHIPPED = Path(__file__).parent / 'weights'
 DEFAULT = 'wild'
@@ -66,13 +67,17 @@ def read_image(picture):
     if not isinstance(picture, Image.Image):
         picture = open_image(picture)
     picture = picture.convert('RGB')
-    small = picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR,
+    return _resized(picture), picture
+
+
+def _resized(picture, box=None):
+    """A picture, or a box of it, as the network takes it."""
+    small = picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box,
                            reducing_gap=3)
-    X = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float()
-    return X, picture
+    return torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float()
 
 
-def detect(picture, net=None, threshold=0.5, classes=None):
+def detect(picture, net=None, threshold=0.5, classes=None, tiles=True):
     """Detect objects on any picture.
 
     Args:
@@ -80,6 +85,8 @@ def detect(picture, net=None, threshold=0.5, classes=None):
         net: a `TinySSD`; None for the shipped one.
         threshold: least score, 0–1.
         classes: names to use in place of the network's own.
+        tiles: look at nine enlarged parts of the picture, too, for what is
+            small; it takes some five times as long. See `d2lssd.tiles`.
 
     Returns:
         List of dicts by falling score: ``'label'``, ``'score'`` and ``'box'``,
@@ -91,6 +98,9 @@ def detect(picture, net=None, threshold=0.5, classes=None):
     X, picture = read_image(picture)
     net = net or _pretrained()
     rows, classes = predict(X, net), classes or classes_of(net)
+    if tiles:
+        rows = join_tiles(rows, [predict(_resized(picture, box), net)
+                                 for box in boxes_of_tiles(*picture.size)])
     unit = rows.new_tensor([picture.width, picture.height] * 2)
     return [{'label': classes[int(row[0])], 'score': round(float(row[1]), 4),
              'box': [round(v, 1) for v in
