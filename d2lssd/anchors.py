@@ -2,7 +2,7 @@
 import torch
 from torch.nn import functional as F
 
-from d2lssd.boxes import offset_boxes, planar_iou
+from d2lssd.boxes import box_iou, offset_boxes
 
 
 def multibox_prior(data, sizes, ratios):
@@ -62,7 +62,7 @@ def match_anchors(anchors, labels, iou_threshold=0.5):
     """
     B, m, A = *labels.shape[:2], len(anchors)
     boxes = labels[..., 1:].masked_fill(labels[..., :1] < 0, 0)
-    iou = planar_iou(boxes.flatten(0, 1), anchors).reshape(B, m, A)
+    iou = box_iou(boxes.flatten(0, 1), anchors).reshape(B, m, A)
     if iou.device.type == 'cpu':
         match = torch.full((B, A), -1)
         image, anchor = (iou.amax(1) >= iou_threshold).nonzero(as_tuple=True)

@@ -1,9 +1,5 @@
 """Boxes: two ways to write one down, how much two overlap, and offsets."""
 import torch
-from torchvision.ops import box_iou
-
-__all__ = ['box_center_to_corner', 'box_corner_to_center', 'box_iou',
-           'offset_boxes', 'offset_inverse', 'planar_iou']
 
 
 def box_corner_to_center(boxes):
@@ -36,31 +32,30 @@ def box_center_to_corner(boxes):
     return torch.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], -1)
 
 
-def planar_iou(boxes1, boxes2):
-    """What `box_iou` gives, bit for bit, in a fifth of the time.
+def box_iou(boxes1, boxes2):
+    """Intersection over union of every pair of boxes.
 
-    It takes each coordinate by itself, which a processor does many at a time,
-    and a few boxes at a time, so that all in between stays in its cache.
+    What torchvision's function of this name gives, bit for bit, in a fifth of
+    the time: each coordinate by itself, which a processor does many at a
+    time, and a few boxes at a time, so that all in between stays in its cache.
 
     Args:
         boxes1: float tensor ``(n, 4)``, corner format.
-        boxes2: float tensor ``(m, 4)``, corner format; the longer one.
+        boxes2: float tensor ``(m, 4)``, corner format; best the longer one.
 
     Returns:
-        Float tensor ``(n, m)``.
+        Float tensor ``(n, m)``, 0–1.
     """
     x1, y1, x2, y2 = boxes2.t().contiguous()
     area = (x2 - x1) * (y2 - y1)
-    iou = torch.empty(len(boxes1), len(boxes2), device=boxes1.device,
-                      dtype=torch.promote_types(boxes1.dtype, boxes2.dtype))
-    for some, out in zip(boxes1.split(32), iou.split(32)):
+    rows = []
+    for some in boxes1.split(32):
         left, top, right, bottom = some[:, :, None].unbind(1)  # (32, 1)
-        w = (torch.minimum(x2, right) - torch.maximum(x1, left)).clamp_(0)
-        h = (torch.minimum(y2, bottom) - torch.maximum(y1, top)).clamp_(0)
-        both = w.mul_(h)
-        either = torch.add(area, (right - left) * (bottom - top)).sub_(both)
-        torch.div(both, either, out=out)
-    return iou
+        w = (torch.minimum(x2, right) - torch.maximum(x1, left)).clamp(min=0)
+        h = (torch.minimum(y2, bottom) - torch.maximum(y1, top)).clamp(min=0)
+        both = w * h
+        rows.append(both / (area + (right - left) * (bottom - top) - both))
+    return torch.cat(rows)
 
 
 def offset_boxes(anchors, assigned_bb, eps=1e-6):

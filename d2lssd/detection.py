@@ -1,10 +1,7 @@
 """From the network's numbers to a short list of boxes."""
 import torch
-from torchvision.ops import nms
 
-from d2lssd.boxes import offset_inverse, planar_iou
-
-__all__ = ['multibox_detection', 'nms']
+from d2lssd.boxes import box_iou, offset_inverse
 
 CHUNK = 96  # boxes; from 64 to 256 it hardly matters
 
@@ -41,7 +38,7 @@ def multibox_detection(cls_probs, offset_preds, anchors, nms_threshold=0.5,
     # batched_nms would let a far-off box disturb the other images.
     for g in group[sure].unique():
         i, a = (sure & (group == g)).nonzero(as_tuple=True)
-        kept = _nms(boxes[i, a], score[i, a].to(boxes), nms_threshold)
+        kept = nms(boxes[i, a], score[i, a].to(boxes), nms_threshold)
         keep[i[kept], a[kept]] = True
     label = label.masked_fill(~keep, -1)
     rows = torch.cat([label[..., None], score[..., None], boxes], -1)
@@ -49,19 +46,31 @@ def multibox_detection(cls_probs, offset_preds, anchors, nms_threshold=0.5,
     return rows.gather(1, order[..., None].expand(-1, -1, 6))
 
 
-def _nms(boxes, scores, threshold):
-    """What `nms` gives; on a processor, of thousands of boxes, much faster.
+def nms(boxes, scores, iou_threshold):
+    """Non-maximum suppression: keep the best box of each heap.
 
-    The best hundred are decided among themselves, and all that they
-    suppress is struck before the next hundred are looked at.
+    By torchvision; of thousands of boxes, on a processor, a hundred at a time:
+    they are decided among themselves, and all that they suppress is struck
+    before the next hundred are looked at.
+
+    Args:
+        boxes: float tensor ``(n, 4)``, corner format.
+        scores: float tensor ``(n,)``.
+        iou_threshold: of two boxes whose IoU is above it, the one with the
+            lower score is suppressed.
+
+    Returns:
+        int64 tensor: the places of the boxes that are kept, by falling score.
     """
+    from torchvision.ops import nms  # not needed to train, and it is large
+
     if boxes.device.type != 'cpu' or len(boxes) <= CHUNK:
-        return nms(boxes, scores, threshold)
+        return nms(boxes, scores, iou_threshold)
     rest, kept = scores.argsort(descending=True, stable=True), []
     while len(rest):
         best, rest = rest[:CHUNK], rest[CHUNK:]
-        best = best[nms(boxes[best], scores[best], threshold)]
+        best = best[nms(boxes[best], scores[best], iou_threshold)]
         kept.append(best)
-        iou = planar_iou(boxes[best], boxes[rest])
-        rest = rest[iou.nan_to_num_(0).amax(0) <= threshold]
+        iou = box_iou(boxes[best], boxes[rest]).nan_to_num_(0)
+        rest = rest[iou.amax(0) <= iou_threshold]
     return torch.cat(kept)

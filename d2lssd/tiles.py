@@ -7,7 +7,9 @@ Altinuc and Temizel, "Slicing Aided Hyper Inference" (2022), measure it.
 """
 import torch
 from torch.nn import functional as F
-from torchvision.ops import box_iou, nms
+
+from d2lssd.boxes import box_iou
+from d2lssd.detection import nms
 
 SHARE = 0.5  # of the picture's width and height
 CORNERS = [(x / 4, y / 4) for y in range(3) for x in range(3)]

@@ -253,3 +253,42 @@ def test_the_wild_recipe_draws_its_styles_in_turn(monkeypatch):
     assert set(asked['style']) == {'wild', 'sizes', 'plain'}
     assert asked['count'] == find_recipe('wild').num_pictures
     assert asked['num_bananas'] == find_recipe('wild').num_bananas
+
+
+# Memory.
+
+@pytest.mark.parametrize(('platform', 'free', 'kept'), [
+    ('linux', 5e9, True), ('linux', 3e9, False), ('darwin', 5e9, False)])
+def test_memory_is_kept_on_linux_with_room(monkeypatch, platform, free, kept):
+    calls = []
+
+    class Library:
+        def mallopt(self, *arguments):
+            calls.append(arguments)
+
+    monkeypatch.setattr(training.ctypes, 'CDLL', lambda name: Library())
+    monkeypatch.setattr(training.sys, 'platform', platform)
+    monkeypatch.setattr(training, '_free_memory', lambda: free)
+    training.keep_memory()
+    assert calls == [(-1, 2**31 - 1), (-4, 0)] * kept
+
+
+@pytest.mark.parametrize(('files', 'free'), [
+    ({}, float('inf')),
+    ({'proc/meminfo': 'MemTotal: 9 kB\nMemAvailable:   5000 kB\n'}, 5120000),
+    ({'proc/meminfo': 'MemAvailable: 5000 kB\n',
+      'sys/fs/cgroup/memory.max': 'max\n',
+      'sys/fs/cgroup/memory.current': '7'}, 5120000),
+    ({'proc/meminfo': 'MemAvailable: 5000 kB\n',
+      'sys/fs/cgroup/memory.max': '2000\n',
+      'sys/fs/cgroup/memory.current': '500\n'}, 1500),
+    ({'sys/fs/cgroup/memory/memory.limit_in_bytes': '3000',
+      'sys/fs/cgroup/memory/memory.usage_in_bytes': '1000'}, 2000),
+    ({'proc/meminfo': 'nothing of the kind'}, float('inf'))])
+def test_free_memory_is_that_of_the_machine_or_of_its_container(
+        tmp_path, files, free):
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert training._free_memory(tmp_path) == free
