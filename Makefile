@@ -88,16 +88,22 @@ assignment: env ## make an nbgrader assignment of all EXERCISES in COURSE
 
 .PHONY: weights
 weights: env ## train and measure the shipped weights (hours; resumes)
-	@for run in source:none balanced:none wild:balanced; do \
-	  recipe=$${run%:*}; \
-	  $(PY) -m d2lssd train --recipe $$recipe --weights $${run#*:} --exam \
-	    --save d2lssd/weights/$$recipe.safetensors \
-	    --checkpoint _build/weights/$$recipe.checkpoint || exit 1; \
-	done
+	@mkdir -p _build/weights
+	@set -e; train() { $(PY) -m d2lssd train --recipe $$1 --weights $$2 --exam \
+	  --save $$3/$$1.safetensors \
+	  --checkpoint _build/weights/$$1.checkpoint; }; \
+	train source none d2lssd/weights; \
+	train balanced none d2lssd/weights; \
+	train varied balanced _build/weights; \
+	train wild _build/weights/varied.safetensors d2lssd/weights
 
 .PHONY: experiments
 experiments: env ## run the experiments, or ONLY=name (hours; resumes)
 	@$(PY) tools/experiments.py $(if $(ONLY),--only $(ONLY))
+
+.PHONY: bench
+bench: env ## measure beside the reference library (10 minutes, all quiet)
+	@$(PY) tools/bench.py
 
 .PHONY: mxnet-record
 mxnet-record: env ## record MXNet's answers anew (with PYTHON38, on x86-64)
