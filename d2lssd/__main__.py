@@ -239,7 +239,11 @@ def run_train(args):
         # Next time the folder may hold other pictures.
         checkpoint.unlink(missing_ok=True)
     if args.exam or own:  # measured is what was written, in half precision
-        card['exams'] = measure(load_weights(out), args.source)
+        written = load_weights(out)
+        card['exams'] = measure(written, args.source)
+        if not own:
+            card['exams with tiles'] = measure(written, args.source,
+                                               tiles=True)
         save_weights(net, out, card)
     if args.json:
         print(json.dumps(card))
