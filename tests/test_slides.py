@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
+from needs import lacking
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / 'tools'))
@@ -125,7 +126,7 @@ MEASURE = """() => {
 
 def test_every_slide_fits_and_asks_no_other_host(tmp_path):
     if browser.find_chromium() is None:
-        pytest.skip(browser.MISSING)
+        lacking(browser.MISSING)
     folder = tmp_path / 'slides'
     counts = slides.make(plain.book_pages(), folder)
     assert len(counts) >= 8

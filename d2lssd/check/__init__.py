@@ -12,6 +12,14 @@ from d2lssd.check.background import (
     pairwise_iou,
     smallest_match,
 )
+from d2lssd.check.beyond import (
+    ap_by_hand,
+    how_many_pictures,
+    lowest_threshold,
+    nms_by_chunks,
+    to_corners,
+    two_gains,
+)
 from d2lssd.check.core import Miss
 from d2lssd.check.detector import (
     logit_map,
@@ -31,9 +39,10 @@ from d2lssd.check.learning import (
 )
 
 __all__ = [
-    'Miss', 'class_counts', 'class_loss', 'focal_loss_of_logits', 'logit_map',
-    'matching_by_hand', 'mirror', 'nms_by_hand', 'pairwise_iou',
-    'place_of_row', 'predict_batch', 'predictor_cost', 'receptive_field',
-    'row_of_anchor', 'sigma_for_a_pixel', 'smallest_match', 'smooth_l1',
-    'strided_blk',
+    'Miss', 'ap_by_hand', 'class_counts', 'class_loss', 'focal_loss_of_logits',
+    'how_many_pictures', 'logit_map', 'lowest_threshold', 'matching_by_hand',
+    'mirror', 'nms_by_chunks', 'nms_by_hand', 'pairwise_iou', 'place_of_row',
+    'predict_batch', 'predictor_cost', 'receptive_field', 'row_of_anchor',
+    'sigma_for_a_pixel', 'smallest_match', 'smooth_l1', 'strided_blk',
+    'to_corners', 'two_gains',
 ]

@@ -21,16 +21,7 @@ COLUMNS = ('img_name', 'label', *CORNERS)
 
 
 def read(part, data, present):
-    """Fill a part with the rows of a table.
-
-    Args:
-        part: ``labels.Part``; what is wrong is complained of there.
-        data: the bytes of the file.
-        present: names of the files in ``images/``.
-
-    Raises:
-        ValueError: the bytes are not text.
-    """
+    """Fill a part with the rows of a table; see `coco.read`."""
     reader = csv.reader(io.StringIO(decode(data), newline=''), strict=True)
     place = None  # column name -> position
     try:

@@ -1,8 +1,9 @@
-"""One browser for all tests of pages; skipped where there is none."""
+"""One browser for all tests of pages."""
 import sys
 from pathlib import Path
 
 import pytest
+from needs import lacking
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / 'tools'))
@@ -18,6 +19,6 @@ def browser():
     pytest.importorskip('playwright', reason='Playwright is not installed')
     import browser as tool
     if tool.find_chromium() is None:
-        pytest.skip(tool.MISSING)
+        lacking(tool.MISSING)
     with tool.chromium() as chromium:
         yield chromium

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from needs import lacking
 from PIL import Image
 
 import d2lssd
@@ -44,7 +45,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 def site():
     """Address of the built pages, on a plain static server."""
     if not (PAGES / 'index.html').exists():
-        pytest.skip('the pages are not built; `make book` builds them')
+        lacking('the pages are not built; `make book` builds them')
     server = http.server.ThreadingHTTPServer(
         ('127.0.0.1', 0), functools.partial(Quiet, directory=PAGES))
     thread = threading.Thread(target=server.serve_forever)
@@ -59,7 +60,7 @@ def site():
 def about(site):
     """What the build wrote about the demo; the pages must be up to date."""
     if not (PAGES / PAGE).exists():
-        pytest.skip(f'{PAGE} is not built; `make book` builds it')
+        lacking(f'{PAGE} is not built; `make book` builds it')
     old = [path.name for path in SOURCES.iterdir()
            if not filecmp.cmp(path, BUILT / path.name, shallow=False)]
     if old:

@@ -98,29 +98,29 @@ def test_suppression_keeps_what_the_package_keeps(sheet, threshold, by_class):
     assert sorted(judged) == list(range(60))
 
 
+def assert_same_curve(sheet, name, x, y, parameter):
+    """A loss of the page, and its slope, at x are those of the package."""
+    slope, = torch.autograd.grad(y.sum(), x)
+    order = 'x, p' if name == 'smoothL1' else 'p, x'
+    there = sheet.evaluate(
+        f"""([xs, p]) => xs.map(x => ['{name}', '{name}Slope'].map(
+            name => movingFigures.maths[name]({order})))""",
+        [x.tolist(), parameter])
+    torch.testing.assert_close(torch.tensor(there, dtype=torch.float64),
+                               torch.stack([y.detach(), slope], 1))
+
+
 @pytest.mark.parametrize('sigma', [0.32, 0.5, 1, 3.16, 10])
 def test_smooth_l1_and_its_slope_are_those_of_the_package(sheet, sigma):
     x = torch.linspace(-2, 2, 81, dtype=torch.float64, requires_grad=True)
-    y = d2lssd.smooth_l1(x, sigma)
-    slope, = torch.autograd.grad(y.sum(), x)
-    ours = sheet.evaluate(
-        '([xs, s]) => xs.map(x => [movingFigures.maths.smoothL1(x, s), '
-        'movingFigures.maths.smoothL1Slope(x, s)])', [x.tolist(), sigma])
-    torch.testing.assert_close(torch.tensor(ours, dtype=torch.float64),
-                               torch.stack([y.detach(), slope], 1))
+    assert_same_curve(sheet, 'smoothL1', x, d2lssd.smooth_l1(x, sigma), sigma)
 
 
 @pytest.mark.parametrize('gamma', [0, 0.7, 2, 5])
 def test_focal_loss_and_its_slope_are_those_of_the_package(sheet, gamma):
     p = torch.linspace(0.01, 0.99, 50, dtype=torch.float64,
                        requires_grad=True)
-    y = d2lssd.focal_loss(gamma, p)
-    slope, = torch.autograd.grad(y.sum(), p)
-    ours = sheet.evaluate(
-        '([ps, g]) => ps.map(p => [movingFigures.maths.focal(g, p), '
-        'movingFigures.maths.focalSlope(g, p)])', [p.tolist(), gamma])
-    torch.testing.assert_close(torch.tensor(ours, dtype=torch.float64),
-                               torch.stack([y.detach(), slope], 1))
+    assert_same_curve(sheet, 'focal', p, d2lssd.focal_loss(gamma, p), gamma)
 
 
 def test_the_data_are_those_of_the_chapters_and_the_shipped_weights():
