@@ -57,16 +57,16 @@ def join_tiles(rows, tile_rows, nms_threshold=0.5):
         tile[:, 2:] = tile[:, 2:] * SHARE + tile.new_tensor([x, y, x, y])
         found.append(tile)
     found = torch.cat(found)
-    found = found[~_parts(found[:, 2:], rows[rows[:, 1] >= SURE, 2:])]
+    found = found[~_seen(found[:, 2:], rows[rows[:, 1] >= SURE, 2:])]
     rows = torch.cat([rows, found])
     return rows[nms(rows[:, 2:], rows[:, 1], nms_threshold)]
 
 
-def _parts(boxes, others):
-    """Which boxes are only a part of one of the others."""
+def _seen(boxes, others):
+    """Which boxes are one of the others, or a part of one."""
     corner = torch.maximum(boxes[:, None, :2], others[:, :2])
     end = torch.minimum(boxes[:, None, 2:], others[:, 2:])
     both = (end - corner).clamp(min=0).prod(2)  # (n, m)
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     inside = both > INSIDE * area[:, None]
-    return (inside & (box_iou(boxes, others) < 0.5)).any(1)
+    return (inside | (box_iou(boxes, others) > 0.5)).any(1)

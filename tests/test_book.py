@@ -289,7 +289,9 @@ EXERCISES = {name: (path, cells) for path in NOTEBOOKS
              for name, cells in marked(path, 'exercise').items()}
 
 
-@pytest.mark.parametrize('chapter', ['background/banana-data', *TAUGHT])
+@pytest.mark.parametrize('chapter', [
+    'background/banana-data', *TAUGHT, 'beyond/average-precision',
+    'beyond/speed', 'beyond/your-own-data'])
 def test_a_chapter_asks_to_reason_to_compute_and_to_code(chapter):
     path = ROOT / 'book' / f'{chapter}.ipynb'
     kinds = [cell['metadata']['d2lssd']['kind']

@@ -119,6 +119,44 @@ def right_focal(cls_preds, cls_labels, gamma):
     return (1 - torch.exp(-ce))**gamma * ce
 
 
+def right_threshold(scores, right, least):
+    at = scores.sort().values
+    shown = scores >= at[:, None]  # (n, n)
+    good = (shown & right).sum(1) >= least * shown.sum(1)
+    return at.where(good, torch.inf).amin() if len(at) else torch.inf
+
+
+def right_threshold_in_python(scores, right, least):
+    shown, best = [], float('inf')
+    pairs = sorted(zip(scores.tolist(), right.tolist()), reverse=True)
+    for i, (score, hit) in enumerate(pairs):
+        shown.append(hit)
+        last = i + 1 == len(pairs) or pairs[i + 1][0] < score
+        if last and sum(shown) >= least * len(shown):
+            best = score
+    return best
+
+
+def right_nms_by_chunks(boxes, scores, threshold, chunk):
+    from torchvision.ops import box_iou, nms
+    kept = torch.zeros(0, dtype=torch.int64)
+    for best in scores.argsort(descending=True).split(chunk):
+        if len(best):
+            iou = box_iou(boxes[kept], boxes[best])
+            best = best[~(iou > threshold).any(0)]
+            kept = torch.cat([kept, best[nms(boxes[best], scores[best],
+                                             threshold)]])
+    return kept
+
+
+def right_corners(boxes, width, height):
+    x, y, w, h = boxes.unbind(1)
+    x1, x2 = (v.clamp(0, width) / width for v in (x, x + w))
+    y1, y2 = (v.clamp(0, height) / height for v in (y, y + h))
+    keep = (x2 > x1) & (y2 > y1)
+    return torch.stack([x1, y1, x2, y2], 1)[keep], keep
+
+
 RIGHT = {
     'pairwise_iou': [right_iou, d2lssd.box_iou],
     'mirror': [right_mirror, right_mirror_by_mask],
@@ -129,6 +167,12 @@ RIGHT = {
     'smooth_l1': [right_smooth_l1, d2lssd.smooth_l1],
     'predict_batch': [right_predict_batch],
     'focal_loss_of_logits': [right_focal],
+    'lowest_threshold': [right_threshold, right_threshold_in_python],
+    'nms_by_chunks': [right_nms_by_chunks],
+    'to_corners': [right_corners],
+    'ap_by_hand': [0.618, torch.tensor(0.61810)],
+    'two_gains': [2.25, 2.247, np.float64(2.2472)],
+    'how_many_pictures': [450, 450., torch.tensor(450)],
     'matching_by_hand': [[1, 1, 0, -1, 2], torch.tensor([1, 1, 0, -1, 2]),
                          (1, 1, 0, -1, 2)],
     'smallest_match': [67, 66.98, 0.37 * 256 / 2**0.5],
@@ -296,6 +340,85 @@ def float_focal(cls_preds, cls_labels, gamma):
     return right_focal(cls_preds.float(), cls_labels, gamma)
 
 
+def unsorted_threshold(scores, right, least):
+    share = right.cumsum(0) / torch.arange(1, len(right) + 1)
+    good = scores[share >= least]
+    return good.min() if len(good) else torch.inf
+
+
+def early_threshold(scores, right, least):
+    order = scores.argsort(descending=True)
+    best = float('inf')
+    for n in range(1, len(order) + 1):
+        if right[order[:n]].double().mean() < least:
+            break
+        best = scores[order[n - 1]]
+    return best
+
+
+def tied_threshold(scores, right, least):
+    order = scores.argsort(descending=True, stable=True)
+    share = right[order].cumsum(0) / torch.arange(1, len(right) + 1)
+    good = scores[order][share >= least]
+    return good.min() if len(good) else torch.inf
+
+
+def looped_threshold(scores, right, least):
+    good = [t for t in scores if right[scores >= t].double().mean() >= least]
+    return min(good, default=float('inf'))
+
+
+def settled_alone(boxes, scores, threshold, chunk):
+    from torchvision.ops import nms
+    order = scores.argsort(descending=True)
+    kept = [some[nms(boxes[some], scores[some], threshold)]
+            for some in order.split(chunk)]
+    return torch.cat(kept)
+
+
+def at_once(boxes, scores, threshold, chunk):
+    from torchvision.ops import nms
+    return nms(boxes, scores, threshold)
+
+
+def all_with_all(boxes, scores, threshold, chunk):
+    order = scores.argsort(descending=True)
+    struck = d2lssd.box_iou(boxes[order], boxes[order]) > threshold
+    stay = []
+    for i, row in enumerate(struck.tolist()):
+        if not any(row[j] for j in stay):
+            stay.append(i)
+    return order[torch.tensor(stay, dtype=torch.int64)]
+
+
+def one_at_a_time(boxes, scores, threshold, chunk):
+    rest, kept = scores.argsort(descending=True), []
+    while len(rest):
+        kept.append(rest[:1])
+        iou = d2lssd.box_iou(boxes[rest[:1]], boxes[rest[1:]])[0]
+        rest = rest[1:][iou <= threshold]
+    return torch.cat(kept) if kept else rest
+
+
+def stuck_on_many(boxes, scores, threshold, chunk):
+    if len(boxes) > 1000:
+        raise ValueError('too many')
+    return right_nms_by_chunks(boxes, scores, threshold, chunk)
+
+
+def corners_in_place(boxes, width, height):
+    boxes[:, 2:] += boxes[:, :2]
+    boxes /= boxes.new_tensor([width, height] * 2)
+    boxes.clamp_(0, 1)
+    keep = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    return boxes[keep], keep
+
+
+def corners_on_cpu(boxes, width, height):
+    boxes = boxes / torch.tensor([width, height] * 2).to(boxes.dtype)
+    return right_corners(boxes, 1, 1)
+
+
 WRONG = {
     'pairwise_iou': [
         (square_iou, 'two numbers below 0 multiply'),
@@ -416,6 +539,80 @@ WRONG = {
         (half_detached_focal, 'cut off from the graph'),
         (float_focal, 'float32, expected float64'),
         (lambda x, y, g: -right_focal(x, y, g), 'sign is missing'),
+    ],
+    'lowest_threshold': [
+        (unsorted_threshold, 'picture by picture'),
+        (early_threshold, 'Precision has teeth'),
+        (tied_threshold, 'pass a threshold together'),
+        (looped_threshold, 'is right but loops'),
+        (lambda s, r, p: right_threshold(s, r, p + 1e-6), 'at least*'),
+        (lambda s, r, p: right_threshold(s, r, p) if len(s) else 1.,
+         'which no score reaches'),
+        (lambda s, r, p: t if (t := right_threshold(s, r, p)) < 1 else None,
+         'which no score reaches'),
+        (lambda s, r, p: s[right_threshold(s, r, p) <= s],
+         'expected 0.4'),
+        (lambda s, r, p: s.max(), 'not the lowest'),
+        (lambda s, r, p: s.min(), 'or recall?'),
+    ],
+    'nms_by_chunks': [
+        (settled_alone, 'Each chunk was settled on its own'),
+        (at_once, 'it gave 1200 to `nms` at once'),
+        (all_with_all, 'it made a tensor of'),
+        (one_at_a_time, 'a loop over single boxes'),
+        (stuck_on_many, 'ValueError: too many'),
+        (lambda b, s, t, c: right_nms_by_chunks(b, s, t, c).sort().values,
+         'order of falling scores'),
+        (lambda b, s, t, c: b[right_nms_by_chunks(b, s, t, c)],
+         'Asked for are their places'),
+        (lambda b, s, t, c: right_nms_by_chunks(b, s, t - 1e-6, c),
+         'also not between two chunks'),
+        (lambda b, s, t, c: right_nms_by_chunks(b, -s, t, c), 'misses on'),
+        (lambda b, s, t, c: right_nms_by_chunks(b, s, t, c).tolist(),
+         'expected a int64 tensor'),
+    ],
+    'to_corners': [
+        (lambda b, w, h: right_corners(
+            torch.cat([b[:, :2], b[:, 2:] - b[:, :2]], 1), w, h),
+         'taken for the lower right corner'),
+        (lambda b, w, h: right_corners(b, h, w), 'are mixed up'),
+        (lambda b, w, h: right_corners(b.clamp(min=0), w, h),
+         'add first, then cut'),
+        (lambda b, w, h: right_corners(b, w, h)[0], 'a tuple of 2'),
+        (lambda b, w, h: (right_corners(b, w, h)[0],
+                          (b[:, 2:] > 0).all(1)), 'came True at [1]'),
+        (lambda b, w, h: right_corners(b.float(), w, h),
+         'float32, expected float64'),
+        (corners_in_place, 'changes its input `boxes` in place'),
+        (corners_on_cpu, 'works on the CPU only'),
+        (lambda b, w, h: tuple(
+            torch.cat(part) for part in zip(
+                (b.new_zeros(0, 4), torch.zeros(0).bool()),
+                *(right_corners(row[None], w, h) for row in b))),
+         'is right but loops'),
+    ],
+    'ap_by_hand': [
+        (0.825, 'its IoU is too low'),
+        (0.687, 'Sort them all together'),
+        (0.602, 'at this recall *or beyond*'),
+        (0.614, '101 recalls'),
+        (0.77, 'the one that no box ever claims'),
+        (0.788, 'however well it fits'),
+        (0.9, 'a row for each box'),
+    ],
+    'two_gains': [
+        (40, 'Each holds for its share'),
+        (0.445, 'how many times as fast'),
+        (1.61, 'of the targets alone'),
+        (8.95, 'What adds up is time'),
+        (3, 'take 100 ms'),
+    ],
+    'how_many_pictures': [
+        (900, 'A picture has two of them'),
+        (150, 'with the *root* of n'),
+        (113, 'for one standard deviation'),
+        (400, 'How many are there then?'),
+        (77, 'solve for n'),
     ],
     'matching_by_hand': [
         ([1, 1, 0, -1, 0], 'rule 2 alone'),
@@ -706,9 +903,9 @@ def test_a_right_answer_may_print_and_use_random_numbers(capsys):
 
 def test_a_check_works_without_gradients_and_leaves_the_random_state():
     torch.manual_seed(0)
-    before = torch.get_rng_state()
     with torch.no_grad():
         for name in CODES:
+            before = torch.get_rng_state()
             getattr(check, name)(RIGHT[name][0])
             if name != 'strided_blk':  # its answer draws weights itself
                 assert torch.equal(torch.get_rng_state(), before)
@@ -796,6 +993,42 @@ def test_the_boxes_kept_by_hand_are_those_of_the_table_in_the_book():
     wrong = list(check.nms_by_hand.mistakes.values())
     assert wrong[1] == slow_nms(scores, overlaps, 0.499)
     assert wrong[5] != wrong[4] == slow_nms(scores, overlaps, 1)
+
+
+def test_the_area_by_hand_is_that_of_the_table_in_the_book():
+    """A box inside a banana's box, of a part of its width, has that IoU."""
+    text = exercise_text('beyond/average-precision', 'ap-by-hand')
+    rows = re.findall(r'\| (\d) \| (0\.\d+) \| ([a-e–]) \| (0\.\d+) \|',
+                      text)
+    assert len(rows) == 8
+    places = {1: 'abc', 2: 'de'}
+
+    def box(place, width=1):
+        x = 2. * 'abcde–'.index(place)
+        return [x, 0, x + width, 1]
+    true = {p: [[0, *box(b)] for b in on] for p, on in places.items()}
+    found = {p: [[0, float(score), *box(b, float(iou) or 1)]
+                 for q, score, b, iou in rows if int(q) == p] for p in places}
+
+    def area(found, true):
+        return d2lssd.average_precision(
+            [torch.tensor(boxes) for boxes in found.values()],
+            [torch.tensor(boxes) for boxes in true.values()])['AP50']
+    assert check.ap_by_hand.right() == pytest.approx(area(found, true))
+    wrong = [w() if callable(w) else w
+             for w in check.ap_by_hand.mistakes.values()]
+    alone = [area({p: found[p]}, {p: true[p]}) for p in places]
+    assert wrong[4] == pytest.approx(sum(alone) / 2)
+    true[2].pop()
+    assert wrong[6] == pytest.approx(area(found, true))
+
+
+def test_the_pictures_by_hand_keep_chance_within_two_points():
+    pictures = check.how_many_pictures.right()
+    draw = np.random.default_rng(0)
+    share = draw.binomial(2 * pictures, 0.9, 100_000) / (2 * pictures)
+    assert 2 * share.std() == pytest.approx(0.02, rel=0.02)
+    assert (abs(share - 0.9) < 0.0201).mean() == pytest.approx(0.955, abs=0.01)
 
 
 def test_the_numbers_to_compute_agree_with_networks_that_were_built():

@@ -212,6 +212,7 @@ print(int(images.long().sum()), len(labels))
     images, _ = drawn_bananas('val', 6, progress=False)
     output, errors = running.communicate(timeout=120)
     assert output == f'begin\n{int(images.long().sum())} 6\n', errors
+    assert 'in one process' not in errors
     assert len(os.listdir(home)) == 1
 
 

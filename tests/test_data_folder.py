@@ -137,7 +137,7 @@ def test_a_formula_is_just_a_name(tmp_path):
     lambda data: data.replace(b',', b' , '),
     lambda data: data.replace(b'\n', b'\n\n'),
     lambda data: data.rstrip(),
-    lambda data: data.replace(b'label', b'LABEL').replace(b'LABEL', b'label'),
+    lambda data: data,
 ], ids=['BOM', 'CRLF', 'CR', 'quotes', 'spaces', 'blank lines', 'no newline',
         'as it is'])
 def test_tables_from_any_program_read_the_same(tmp_path, change):
@@ -216,7 +216,7 @@ def test_a_bad_row_is_named_by_file_line_and_value(tmp_path, row, words):
     make(tmp_path, f'b.png,0,0,0,9,9\n{row}\n')
     problem = problem_of(tmp_path)
     assert problem.file == str(tmp_path / 'label.csv')
-    assert problem.line in (3, 4)  # an open quote ends with the file
+    assert problem.line == 3
     assert all(word in problem.text for word in words), problem.text
 
 
@@ -303,7 +303,7 @@ def test_a_side_may_be_off_by_what_rounding_to_two_decimals_does(tmp_path):
 
 @pytest.mark.parametrize(('content', 'words'), [
     (b'', 'empty file'), (b'hello', "'hello'"),
-    (b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR', 'a')])
+    (b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR', 'damaged or cut short')])
 def test_a_picture_that_cannot_be_read_is_named(tmp_path, content, words):
     make(tmp_path, 'a.png,0,0,0,9,9\n')
     (tmp_path / 'images' / 'b.png').write_bytes(content)

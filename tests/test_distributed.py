@@ -101,7 +101,9 @@ def test_a_whole_run_gives_the_curve_of_one_process(both, alone):
     """Random flips included; and minibatches that do not divide by two."""
     expected = worker.whole_run()['history']
     for each in both:
-        for mine, theirs in zip(each['whole']['history'], expected):
+        history = each['whole']['history']
+        assert len(history) == len(expected) > 0
+        for mine, theirs in zip(history, expected):
             for key in 'loss', 'bbox mae':
                 assert mine[key] == pytest.approx(theirs[key], rel=0.02)
 

@@ -104,7 +104,7 @@ def test_shipped_weights_learn_two_other_classes_by_heart(splits):
     result = d2lssd.evaluate(net, [data[:]])
     assert result['AP50'] > 0.9
     assert set(result['by_class']) == {'brick', 'sky'}
-    found = d2lssd.detect(splits / 'train' / 'images' / '1.png', net)
+    found = d2lssd.detect(splits / 'train' / 'images' / '1.png', net, 0.2)
     assert found[0]['label'] == 'brick'
     assert np.abs(np.subtract(found[0]['box'], [9, 10, 33, 34])).max() < 4
 
@@ -168,8 +168,12 @@ def test_classes_stay_with_their_boxes_when_pictures_are_flipped():
     X[:, 2, 40:60, 5:9] = 255
     Y = torch.tensor([[0, 30, 10, 60, 20], [2, 5, 40, 9, 60.]])
     Y[:, 1:] /= 64
-    A, B = flip(X, Y.expand(32, 2, 5))
-    for image, rows in zip(A, B):
+    Y = torch.cat([Y, -torch.ones(1, 5)]).expand(32, 3, 5)
+    A, B = flip(X, Y)
+    corners = {tuple(rows[0, 1:].tolist()) for rows in B}
+    assert len(corners) == 4  # mirrored, turned, both, neither
+    assert (B[:, 2] == -1).all()
+    for image, rows in zip(A, B[:, :2]):
         for channel, *box in rows.tolist():
             y, x = image[int(channel)].nonzero().T
             assert [round(v * 64) for v in box] == [

@@ -102,26 +102,30 @@ def test_a_picture_turned_by_exif_is_found_where_a_person_sees_it(
 
 
 def test_boxes_are_in_pixels_of_the_original_picture(net, picture):
-    small = d2lssd.detect(picture[0], net)[0]['box']
-    image = picture[0].resize((1024, 768), Image.Resampling.LANCZOS)
-    large = d2lssd.detect(image, net)[0]['box']
-    np.testing.assert_allclose(
-        np.array(large) / [4, 3, 4, 3], small, atol=3)
+    small = d2lssd.detect(picture[0], net, tiles=False)[0]['box']
+    image = picture[0].resize((1024, 768), Image.Resampling.NEAREST)
+    large = d2lssd.detect(image, net, tiles=False)[0]['box']
+    large = torch.tensor([large]) / torch.tensor([4, 3, 4, 3])
+    assert d2lssd.box_iou(large, torch.tensor([small])).item() > 0.8
 
 
 def test_a_picture_of_one_pixel_is_no_error(net):
     assert d2lssd.detect(Image.new('RGB', (1, 1)), net) == []
 
 
-def test_weights_survive_being_saved(tmp_path, picture):
+def test_weights_survive_being_saved(tmp_path):
     torch.manual_seed(3)
-    net = d2lssd.TinySSD(2).eval()
+    net = d2lssd.TinySSD(2)
+    for value in net.state_dict().values():
+        if value.is_floating_point():  # no two tensors alike
+            value.copy_(torch.rand_like(value) + 0.5)
     d2lssd.save_weights(net, tmp_path / 'w.safetensors')
     again = d2lssd.load_weights(tmp_path / 'w.safetensors')
     assert again.num_classes == 2
-    X, _ = d2lssd.read_image(picture[0])
-    for a, b in zip(net(X / 255), again(X / 255)):
-        torch.testing.assert_close(a, b, atol=5e-3, rtol=5e-3)
+    state = again.state_dict()
+    for name, value in net.state_dict().items():
+        half = value.half().float() if value.is_floating_point() else value
+        assert torch.equal(state[name], half), name
 
 
 class Evil:

@@ -71,6 +71,13 @@ def test_what_both_see_counts_once_and_the_better_score_stays():
     assert found == pytest.approx([0, 0.95, 0.5, 0.5, 0.6, 0.6])
 
 
+def test_what_the_whole_picture_surely_shows_stays_as_it_is():
+    whole = [0, 0.75, 0.5, 0.5, 0.6, 0.6]
+    middle = [0, 0.95, 0.5, 0.5, 0.72, 0.7]
+    (found,) = joined([whole], t4=[middle])
+    assert found == pytest.approx(whole)
+
+
 def test_a_part_of_something_sure_is_not_a_second_thing():
     large = [0, 0.9, 0.2, 0.2, 0.8, 0.8]
     part = [0, 0.95, 0.3, 0.3, 0.6, 0.6]
@@ -111,13 +118,14 @@ def test_measured_with_tiles_or_without():
     from d2lssd.evaluation import detect_all
     net = d2lssd.load_pretrained()
     X = torch.stack([torch.from_numpy(d2lssd.draw_scene(
-        'val', i, 3, 'sizes', 2)[0]).permute(2, 0, 1).float()
-        for i in range(2)])
-    Y = torch.zeros(2, 0, 5)
+        'val', i, 3, 'small', 3)[0]).permute(2, 0, 1).float()
+        for i in range(4)])
+    Y = torch.zeros(4, 0, 5)
     plain, _ = detect_all(net, [(X, Y)])
     nearer, _ = detect_all(net, [(X, Y)], tiles=True)
-    for i in range(2):
+    for i in range(4):
         parts = [d2lssd.predict(tile[i:i + 1], net)
                  for tile in tiles_of_batch(X)]
         torch.testing.assert_close(nearer[i], join_tiles(plain[i], parts),
                                    rtol=1e-3, atol=1e-3)
+    assert any(len(a) != len(b) for a, b in zip(plain, nearer))

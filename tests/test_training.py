@@ -7,7 +7,7 @@ import torch
 import d2lssd
 from d2lssd import training
 from d2lssd.data import drawn
-from d2lssd.training import batches, find_recipe, flip, num_steps
+from d2lssd.training import batches, find_recipe, num_steps
 
 SMALL = {'num_epochs': 2, 'batch_size': 4}
 
@@ -62,7 +62,9 @@ def test_the_source_recipe_is_the_one_of_the_source():
     assert (recipe.num_epochs, recipe.batch_size) == (20, 32)
 
 
-def test_a_step_is_that_of_plain_sgd_in_double_precision(monkeypatch):
+@pytest.mark.parametrize('weight_decay', [5e-4, 0.5])
+def test_a_step_is_that_of_plain_sgd_in_double_precision(
+        monkeypatch, weight_decay):
     """One step of `train`, against the update rule written out by hand."""
     monkeypatch.setattr('d2lssd.training.autocast',
                         lambda device: torch.autocast('cpu', enabled=False))
@@ -71,19 +73,21 @@ def test_a_step_is_that_of_plain_sgd_in_double_precision(monkeypatch):
     slow = d2lssd.TinySSD(1)
     slow.load_state_dict(net.state_dict())
     slow.double()
-    recipe = find_recipe('source', num_epochs=1, batch_size=12)
+    recipe = find_recipe('source', num_epochs=1, batch_size=12,
+                         weight_decay=weight_decay)
     (X, Y), = next(iter(batches(recipe)))
     anchors, cls_preds, bbox_preds = slow(X.double())
     bbox_labels, bbox_masks, cls_labels = d2lssd.multibox_target(
         anchors.float(), Y)
     d2lssd.calc_loss(cls_preds, cls_labels, bbox_preds, bbox_labels.double(),
                      bbox_masks.double()).mean().backward()
-    expected = {name: p - 0.2 * (p.grad + 5e-4 * p)
-                for name, p in slow.named_parameters()}
+    before = {name: p.detach() for name, p in slow.named_parameters()}
+    steps = {name: 0.2 * (p.grad + weight_decay * p.detach())
+             for name, p in slow.named_parameters()}
     d2lssd.train(recipe, net=net, progress=False)
     for name, p in net.named_parameters():
-        torch.testing.assert_close(p.double(), expected[name], rtol=1e-3,
-                                   atol=2e-4, msg=name)
+        gap = before[name] - p.detach().double() - steps[name]
+        assert gap.norm() <= 0.05 * steps[name].norm(), name
 
 
 def test_a_run_that_is_resumed_ends_with_the_same_weights(
@@ -130,23 +134,6 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
 def test_a_loss_that_is_no_number_stops_with_the_minibatch_named():
     with pytest.raises(FloatingPointError, match='epoch 1, minibatch'):
         run(lr=1e30, num_epochs=3)
-
-
-def test_flipped_labels_lie_on_the_flipped_object():
-    """A white box on black stays where its label says, flipped or not."""
-    torch.manual_seed(0)
-    X = torch.zeros(32, 3, 64, 64)
-    X[:, :, 10:20, 30:60] = 255
-    Y = torch.tensor([[0, 30, 10, 60, 20], [-64] * 5]) / 64
-    A, B = flip(X, Y.expand(32, 2, 5))
-    corners = set()
-    for image, label in zip(A, B):
-        y, x = image[0].nonzero().T
-        found = [x.min(), y.min(), x.max() + 1, y.max() + 1]
-        assert [round(float(v) * 64) for v in label[0, 1:]] == found
-        corners.add(tuple(map(int, found)))
-        assert (label[1] == -1).all()
-    assert len(corners) == 4
 
 
 def test_fresh_pictures_are_never_seen_twice_and_go_on_where_they_were():

@@ -10,6 +10,7 @@ import axe_playwright_python
 import pytest
 import yaml
 from figures import served
+from needs import lacking
 from notebooks import ROOT, toc_pages
 
 PAGES = ROOT / '_build' / 'html'
@@ -18,14 +19,13 @@ TEXT = {'.html', '.css', '.js', '.mjs', '.svg', '.json'}
 AXE = (Path(axe_playwright_python.__file__).parent / 'axe.min.js')
 NAMES = toc_pages()
 
-pytestmark = pytest.mark.skipif(
-    not (PAGES / 'book' / 'index.html').exists(),
-    reason='no pages to look at: run `make book` first')
 each_page = pytest.mark.parametrize('name', NAMES)
 
 
 @pytest.fixture(scope='module')
 def address():
+    if not (PAGES / 'book' / 'index.html').exists():
+        lacking('no pages to look at: run `make book` first')
     with served(PAGES) as address:
         yield address
 
