@@ -14,7 +14,7 @@ from d2lssd.check.core import Code, Value
 RIGHT = [1, 0, 1, 1, 0, 0, 1, 0]
 
 
-def _area(right=RIGHT, objects=5, raised=True):
+def _area(right=RIGHT, objects=7, raised=True):
     """Mean of the best precisions at the recalls 0.00, 0.01, … 1.00."""
     found, curve = 0, []
     for count, hit in enumerate(right, 1):
@@ -44,15 +44,15 @@ ap_by_hand = Value(
         'their scores.': lambda: _area([1, 1, 0, 1, 0, 1, 0, 0]),
         'This is the mean over the two pictures. There is one list of boxes '
         'for both, and one curve.': lambda: (
-            _area([1, 1, 0, 1], 3) + _area([0, 1, 0, 0], 2)) / 2,
+            _area([1, 1, 0, 1], 3) + _area([0, 1, 0, 0], 4)) / 2,
         'The teeth are still there: each recall is given the best precision '
         'that can be had at this recall *or beyond*.':
             lambda: _area(raised=False),
-        'Recall is the share of all bananas, also of the one that no box '
+        'Recall is the share of all bananas, also of those that no box '
         'ever claims.': lambda: _area(objects=4),
         'This is the area under the staircase itself. The page measures it at '
         '101 recalls, and both ends count.':
-            lambda: (1 + 3 / 4 + 3 / 4 + 4 / 7) / 5,
+            lambda: (1 + 3 / 4 + 3 / 4 + 4 / 7) / 7,
         'This is the precision once all eight boxes are shown, one point of '
         'the curve.': 0.5,
     },
