@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import d2lssd
@@ -39,6 +40,10 @@ TAUGHT = {
     'prediction': ['display', 'predict'],
     'exercises': ['focal_loss', 'smooth_l1'],
 }
+
+# Written here so that they can be followed, and in the package so that they
+# are fast; a test below holds them to each other.
+PLAINER = {'match_anchors', 'multibox_target'}
 
 # The values that the book reproduces, where a chapter's outputs show them.
 SHOWN = {
@@ -152,7 +157,7 @@ def public(name):
 def test_a_chapter_defines_public_names_as_the_package_does(path):
     for i, cell in code_cells(path):
         for name, node in definitions(parsed(cell['source'])):
-            if not public(name):
+            if not public(name) or name in PLAINER:
                 continue
             here, there = bare(node), package_source(name)
             assert here == there, (
@@ -169,6 +174,32 @@ def test_a_chapter_teaches_what_it_promises(chapter):
                for name, _ in definitions(parsed(cell['source']))}
     assert set(TAUGHT[chapter]) <= defined
     assert all(public(name) for name in TAUGHT[chapter])
+
+
+@pytest.mark.parametrize('m', [0, 1, 7])
+def test_what_a_chapter_writes_more_plainly_gives_the_same(m):
+    path = ROOT / 'book' / 'background' / 'boxes-and-anchors.ipynb'
+    names = {'torch': torch, 'F': torch.nn.functional, **{
+        name: getattr(d2lssd, name) for name in (
+            'box_iou', 'check_labels', 'offset_boxes')}}
+    for _, cell in code_cells(path):
+        for name, _ in definitions(parsed(cell['source'])):
+            if name in PLAINER:
+                exec(cell['source'], names)
+    assert names.keys() >= PLAINER
+    generator = torch.Generator().manual_seed(m)
+    corner = 0.6 * torch.rand(8, m, 2, generator=generator)
+    side = 0.1 + 0.3 * torch.rand(8, m, 2, generator=generator)
+    labels = torch.cat([torch.zeros(8, m, 1), corner, corner + side], 2)
+    labels[::2, m // 2:] = -1
+    anchors = d2lssd.multibox_prior(torch.zeros(16, 16), [0.2, 0.3], [1, 2])
+    if m:
+        assert torch.equal(names['match_anchors'](anchors[0], labels),
+                           d2lssd.match_anchors(anchors[0], labels))
+    for plain, fast in zip(names['multibox_target'](anchors, labels),
+                           d2lssd.multibox_target(anchors, labels),
+                           strict=True):
+        assert torch.equal(plain, fast)
 
 
 def test_definitions_are_compared_without_docstrings_and_comments():
