@@ -37,6 +37,9 @@ TROUBLES = [
      'The package index has no such version for this machine (system, '
      'processor, Python). constraints.txt holds the versions last tested: '
      'take the line of that package out of it to get the nearest one.'),
+    ('ResolutionImpossible',
+     'The versions in constraints.txt fit together, so most likely a page of '
+     'the package index did not come through whole. Run the command again.'),
     ('Permission denied',
      'A file could not be written. Does the folder belong to you?'),
 ]
