@@ -41,6 +41,7 @@ def multibox_prior(data, sizes, ratios):
     return boxes.reshape(1, -1, 4)
 
 
+@torch.no_grad()
 def match_anchors(anchors, labels, iou_threshold=0.5):
     """Match anchor boxes with true boxes, for a whole minibatch at once.
 
@@ -91,7 +92,7 @@ def match_anchors(anchors, labels, iou_threshold=0.5):
 
 def _greatest(iou):
     """Greatest IoU of each box, and the first anchor that has it."""
-    if iou.device.type != 'cpu':
+    if iou.device.type != 'cpu' or iou.dtype == torch.bfloat16:
         return iou.max(-1)
     # NumPy finds it ten times as fast.
     place = torch.from_numpy(iou.numpy().argmax(-1))

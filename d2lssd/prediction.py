@@ -86,7 +86,7 @@ def detect(picture, net=None, threshold=0.5, classes=None, tiles=True):
         threshold: least score, 0–1.
         classes: names to use in place of the network's own.
         tiles: look at nine enlarged parts of the picture, too, for what is
-            small; it takes some five times as long. See `d2lssd.tiles`.
+            small; it takes some ten times as long. See `d2lssd.tiles`.
 
     Returns:
         List of dicts by falling score: ``'label'``, ``'score'`` and ``'box'``,

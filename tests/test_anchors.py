@@ -159,6 +159,17 @@ def test_of_anchors_that_fit_equally_well_the_first_is_matched():
         assert (match >= 0).nonzero().flatten().tolist() == [int(best[0])]
 
 
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float64])
+def test_any_floats_are_matched_with_a_gradient_or_without(dtype):
+    anchors = d2lssd.multibox_prior(torch.zeros(4, 4), [0.25, 0.5], [1])[0]
+    labels = torch.tensor([[[0, 0, 0, 0.5, 0.5], [1, 0.5, 0.25, 1, 1]]])
+    expected = d2lssd.match_anchors(anchors, labels)
+    assert (expected >= 0).sum() == 2
+    for boxes in (anchors.to(dtype), anchors.to(dtype).requires_grad_()):
+        match = d2lssd.match_anchors(boxes, labels.to(dtype))
+        assert torch.equal(match, expected)
+
+
 def test_more_boxes_than_anchors_leave_the_rest_without():
     anchors = torch.tensor([[0, 0, 1, 1.]])
     labels = torch.tensor([[[0, 0, 0, 0.5, 1], [1, 0, 0, 0.75, 1],

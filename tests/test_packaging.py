@@ -6,9 +6,11 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ['pyproject.toml', 'README.md', 'LICENSE', 'LICENSE-text',
@@ -45,6 +47,24 @@ def test_the_wheel_holds_every_file_of_the_package(wheel):
              if path.is_file() and '__pycache__' not in path.parts}
     assert packed == there
     assert len(top) == 2, f'besides the package and its metadata: {top}'
+
+
+def test_every_pinned_version_is_for_the_first_release_of_each_python():
+    """Debian's Python is a 3.11.2, and pip takes a pin at its word."""
+    unfit, pins = [], 0
+    for line in (ROOT / 'constraints.txt').read_text().splitlines():
+        name, _, version = line.partition('==')
+        try:
+            known = metadata.distribution(name)
+        except (ValueError, metadata.PackageNotFoundError):
+            continue  # a comment, or a package for another system
+        assert known.version == version, line
+        pins += 1
+        wants = SpecifierSet(known.metadata['Requires-Python'] or '')
+        unfit += [f'{line} wants {wants}' for first in (
+            '3.11.0', '3.12.0', '3.13.0') if first not in wants]
+    assert pins > 100
+    assert not unfit
 
 
 def test_the_wheel_predicts_with_the_shipped_weights(wheel, tmp_path):

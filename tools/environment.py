@@ -38,8 +38,10 @@ TROUBLES = [
      'processor, Python). constraints.txt holds the versions last tested: '
      'take the line of that package out of it to get the nearest one.'),
     ('ResolutionImpossible',
-     'The versions in constraints.txt fit together, so most likely a page of '
-     'the package index did not come through whole. Run the command again.'),
+     'A version in constraints.txt is not for this Python '
+     f'({platform.python_version()}). Take the line of the package that "The '
+     'user requested (constraint)" names in .venv/install.log out of it, or '
+     'name another Python: make book PYTHON=python3.13'),
     ('Permission denied',
      'A file could not be written. Does the folder belong to you?'),
 ]
