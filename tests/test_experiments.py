@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import d2lssd
 from d2lssd.data import drawn
 from d2lssd.training import RECIPES
 
@@ -21,8 +22,9 @@ METRICS = {'AP': 0.25, 'AP50': 0.5}
 def row(run, **changes):
     """What a run would leave in the record."""
     return {**run._asdict(), 'recipe': json.loads(json.dumps(
-        vars(run.recipe))), 'metrics': METRICS, 'history': [],
-        'seconds': 100.0, 'drawing_version': experiments.DRAWING_VERSION,
+        vars(run.recipe))), 'sizes': run.sizes, 'metrics': METRICS,
+        'history': [], 'seconds': 100.0,
+        'drawing_version': experiments.DRAWING_VERSION,
         'torch': '2', **changes}
 
 
@@ -155,7 +157,7 @@ def test_a_field_that_recipes_gained_since_makes_no_run_obsolete(
         two, performed):
     rows = run_all()
     for r in rows:
-        del r['recipe']['gamma'], r['recipe']['side']
+        del r['recipe']['gamma'], r['recipe']['side'], r['sizes']
     experiments.write_record(rows)
     performed.clear()
     run_all()
@@ -192,7 +194,7 @@ def test_a_dry_run_says_what_is_missing_and_how_long_it_takes(
 
 def test_enlarged_pictures_are_expected_to_take_four_times_as_long():
     small, large = (experiments.estimate(Run('small', variant, 0), [])
-                    for variant in EXPERIMENTS['small'])
+                    for variant in ('256', '512'))
     assert large == 4 * small
 
 
@@ -242,8 +244,9 @@ def test_a_run_is_recorded_with_all_that_it_gave(tiny, monkeypatch):
     finally:
         torch.set_num_threads(threads)
     good, bad = rows
-    assert set(good) == {'experiment', 'variant', 'seed', 'recipe', 'metrics',
-                         'history', 'seconds', 'drawing_version', 'torch'}
+    assert set(good) == {'experiment', 'variant', 'seed', 'recipe', 'sizes',
+                         'metrics', 'history', 'seconds', 'drawing_version',
+                         'torch'}
     assert good['recipe']['side'] == 128
     assert good['metrics']['objects'] == 2
     assert 0 <= good['metrics']['AP'] <= good['metrics']['AP50'] <= 1
@@ -253,6 +256,21 @@ def test_a_run_is_recorded_with_all_that_it_gave(tiny, monkeypatch):
     assert 'the loss became' in bad['error']
     # Neither is run again.
     assert not experiments.missing(['one'], rows)
+
+
+def test_a_run_trains_with_its_sizes_and_leaves_the_usual_ones(
+        tiny, monkeypatch):
+    seen = []
+
+    def train(recipe, seed):
+        seen.append(d2lssd.sizes[0])
+        raise FloatingPointError('enough')
+    monkeypatch.setattr(experiments, 'train', train)
+    rows = [experiments.perform(Run('small', variant, 0))
+            for variant in ('256', '256, small anchors')]
+    assert seen == [[0.2, 0.272], [0.1, 0.136]]
+    assert [r['sizes'] for r in rows] == seen
+    assert d2lssd.sizes[0] == [0.2, 0.272]
 
 
 def test_a_run_that_was_stopped_is_no_result(tiny, monkeypatch):

@@ -10,6 +10,7 @@ stopped or killed, the command goes on where it was. A variant that stands in
 several experiments is run once.
 """
 import argparse
+import contextlib
 import dataclasses
 import functools
 import json
@@ -25,6 +26,7 @@ from d2lssd.data import BananasDataset
 from d2lssd.data.drawing import DRAWING_VERSION
 from d2lssd.data.files import replacing
 from d2lssd.evaluation import evaluate
+from d2lssd.model import sizes
 from d2lssd.training import (
     EPOCH,
     RECIPES,
@@ -49,6 +51,8 @@ BASE = find_recipe(
 SGD = {name: getattr(RECIPES['source'], name)
        for name in ('optimizer', 'lr', 'weight_decay', 'schedule')}
 SOURCE = {**dataclasses.asdict(RECIPES['source']), 'num_epochs': NUM_EPOCHS}
+USUAL = sizes[0]  # of the anchors on the first feature map
+HALF = [size / 2 for size in USUAL]
 ALL = 5444  # for each matched anchor: more negatives than there are
 
 EXPERIMENTS = {
@@ -86,10 +90,14 @@ EXPERIMENTS = {
         '0.5': {'bbox_weight': 0.5}, '1': {}, '2': {'bbox_weight': 2.0},
         '4': {'bbox_weight': 4.0},
     },
-    # Bananas of 24 to 48 pixels, and the same pictures enlarged.
+    # Bananas of 24 to 48 pixels, the same pictures enlarged, and both with
+    # anchors half as large on the first feature map.
     'small': {
-        '256 pixels': {'pictures': 'small'},
-        '512 pixels': {'pictures': 'small', 'side': 512},
+        '256': {'pictures': 'small'},
+        '512': {'pictures': 'small', 'side': 512},
+        '256, small anchors': {'pictures': 'small', 'sizes': HALF},
+        '512, small anchors': {'pictures': 'small', 'side': 512,
+                               'sizes': HALF},
     },
 }
 
@@ -106,20 +114,29 @@ class Run(NamedTuple):
 
     @property
     def recipe(self):
-        changes = EXPERIMENTS[self.experiment][self.variant]
+        changes = dict(EXPERIMENTS[self.experiment][self.variant])
+        changes.pop('sizes', None)
         return dataclasses.replace(BASE, **changes)
+
+    @property
+    def sizes(self):
+        """Of the first feature map's anchors."""
+        return EXPERIMENTS[self.experiment][self.variant].get(
+            'sizes', USUAL)
 
     @property
     def key(self):
         """Equal for runs that are the same under two names."""
-        return key_of(dataclasses.asdict(self.recipe), self.seed,
-                      DRAWING_VERSION)
+        return key_of({'recipe': dataclasses.asdict(self.recipe),
+                       'seed': self.seed, 'sizes': self.sizes,
+                       'drawing_version': DRAWING_VERSION})
 
 
-def key_of(recipe, seed, drawing_version):
-    """A recipe may be older than a field: then it has the field's default."""
-    recipe = {**dataclasses.asdict(Recipe()), **recipe}
-    return json.dumps([recipe, seed, drawing_version], sort_keys=True)
+def key_of(row):
+    """A row may be older than a field: then it has the field's default."""
+    recipe = {**dataclasses.asdict(Recipe()), **row['recipe']}
+    return json.dumps([recipe, row['seed'], row['drawing_version'],
+                       row.get('sizes', USUAL)], sort_keys=True)
 
 
 def all_runs():
@@ -133,7 +150,7 @@ def read_record():
     try:
         record = json.loads(RECORD.read_text(encoding='utf-8'))
         for row in record:
-            key_of(row['recipe'], row['seed'], row['drawing_version'])
+            key_of(row)
             row['experiment'], row['variant'], row['metrics']  # noqa: B018
     except FileNotFoundError:
         return []
@@ -160,8 +177,7 @@ def name_of(row):
 def result_of(run, record):
     """The row that holds a run's result, under whatever name; or None."""
     for row in record:
-        if run.key == key_of(row['recipe'], row['seed'],
-                             row['drawing_version']):
+        if run.key == key_of(row):
             return row
     return None
 
@@ -176,6 +192,16 @@ def share(record):
                    if row and run not in named]
 
 
+@contextlib.contextmanager
+def first_sizes(pair):
+    """Anchors of other sizes on the first feature map, for a while."""
+    sizes[0] = pair
+    try:
+        yield
+    finally:
+        sizes[0] = USUAL
+
+
 @functools.cache
 def exam_pictures(style):
     return BananasDataset(False, style=style, **EXAM)
@@ -185,15 +211,16 @@ def perform(run):
     """Train and measure; return the row to record."""
     recipe, start = run.recipe, time.perf_counter()
     row = {**run._asdict(), 'recipe': dataclasses.asdict(recipe),
-           'metrics': None, 'history': []}
+           'sizes': run.sizes, 'metrics': None, 'history': []}
     try:
-        net, history = train(recipe, seed=run.seed)
-        if len(history) < recipe.num_epochs:
-            raise KeyboardInterrupt  # it gives back what it had
-        seconds = time.perf_counter() - start
-        batches = DataLoader(exam_pictures(recipe.pictures), 20)
-        metrics = evaluate(net, ((enlarge(X, recipe.side), Y)
-                                 for X, Y in batches))
+        with first_sizes(run.sizes):
+            net, history = train(recipe, seed=run.seed)
+            if len(history) < recipe.num_epochs:
+                raise KeyboardInterrupt  # it gives back what it had
+            seconds = time.perf_counter() - start
+            batches = DataLoader(exam_pictures(recipe.pictures), 20)
+            metrics = evaluate(net, ((enlarge(X, recipe.side), Y)
+                                     for X, Y in batches))
         row |= {'metrics': metrics, 'history': history}
     except FloatingPointError as error:  # a result, too
         seconds = time.perf_counter() - start
