@@ -2,7 +2,14 @@
 import torch
 from torch.nn import functional as F
 
-from d2lssd.boxes import box_iou, offset_boxes
+from d2lssd.boxes import (
+    box_iou,
+    columns_of,
+    iou_of_columns,
+    offset_boxes,
+)
+
+FEW = 32  # boxes
 
 
 def multibox_prior(data, sizes, ratios):
@@ -63,18 +70,12 @@ def match_anchors(anchors, labels, iou_threshold=0.5):
     """
     B, m, A = *labels.shape[:2], len(anchors)
     boxes = labels[..., 1:].masked_fill(labels[..., :1] < 0, 0)
-    iou = box_iou(boxes.flatten(0, 1), anchors).reshape(B, m, A)
-    if iou.device.type == 'cpu':
-        match = torch.full((B, A), -1)
-        image, anchor = (iou.amax(1) >= iou_threshold).nonzero(as_tuple=True)
-        match[image, anchor] = iou[image, :, anchor].argmax(1)
-    else:  # to ask which would make the training loop wait
-        best, match = iou.max(1)
-        match = match.masked_fill(best < iou_threshold, -1)
+    find = _best_pairs if boxes.device.type == 'cpu' else _best_pairs_at_once
+    match, best, place = find(boxes, anchors, iou_threshold)
     # Each box asks for its best anchor; of those that ask for the same one
     # the best keeps it, and the others ask for their next best.
-    best, place = _greatest(iou)  # (B, m)
-    first = torch.ones(m, m, device=iou.device).tril(-1).bool()
+    first = torch.ones(m, m, device=boxes.device).tril(-1).bool()
+    refused = []
     while m > 1:
         mine, theirs = best[:, :, None], best[:, None]  # (B, m, m)
         beaten = (theirs > mine) | (theirs == mine) & first
@@ -82,12 +83,42 @@ def match_anchors(anchors, labels, iou_threshold=0.5):
         lost = (beaten & same).any(2) & (best > 0)
         if not lost.any():
             break
-        image, box = lost.nonzero(as_tuple=True)
-        iou[image, box, place[lost]] = 0
-        best[lost], place[lost] = _greatest(iou[lost])
+        refused.append(lost * (place + 1) - 1)  # (B, m), -1 for none
+        iou = box_iou(boxes[lost], anchors)
+        for places in refused:
+            struck = places[lost]
+            iou[struck >= 0, struck[struck >= 0]] = 0
+        best[lost], place[lost] = _greatest(iou)
     taken = torch.where(best > 0, place, A)
-    box = torch.arange(m, device=iou.device).expand(B, m)
+    box = torch.arange(m, device=boxes.device).expand(B, m)
     return F.pad(match, (0, 1)).scatter(1, taken, box)[:, :A]
+
+
+def _best_pairs_at_once(boxes, anchors, iou_threshold):
+    """For each anchor the box it overlaps most, if that is enough, or -1;
+    and for each box the greatest IoU, and the first anchor that has it."""
+    iou = box_iou(boxes.flatten(0, 1), anchors)
+    iou = iou.reshape(*boxes.shape[:2], -1)  # (B, m, A)
+    best, match = iou.max(1)
+    # To ask which are enough would make the training loop wait for a GPU.
+    return match.masked_fill(best < iou_threshold, -1), *_greatest(iou)
+
+
+def _best_pairs(boxes, anchors, iou_threshold):
+    """The same for a processor: a few images at a time, so that their IoUs
+    stay in its cache, and no look at pairs that do not overlap enough."""
+    m, A = boxes.shape[1], len(anchors)
+    few = max(1, FEW // m)
+    room, columns = boxes.new_empty(3, few * m, A), columns_of(anchors)
+    result = []
+    for some in boxes.split(few):
+        iou = iou_of_columns(columns_of(some.flatten(0, 1)), columns, room)
+        iou = iou.reshape(-1, m, A)
+        match = torch.full((len(some), A), -1)
+        image, anchor = (iou.amax(1) >= iou_threshold).nonzero(as_tuple=True)
+        match[image, anchor] = iou[image, :, anchor].argmax(1)
+        result.append((match, *_greatest(iou)))
+    return [torch.cat(parts) for parts in zip(*result)]
 
 
 def _greatest(iou):

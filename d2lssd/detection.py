@@ -1,9 +1,9 @@
 """From the network's numbers to a short list of boxes."""
 import torch
 
-from d2lssd.boxes import box_iou, offset_inverse
+from d2lssd.boxes import columns_of, iou_of_columns, offset_inverse
 
-CHUNK = 96  # boxes; from 64 to 256 it hardly matters
+CHUNK = 64  # boxes; from 48 to 128 it hardly matters
 
 
 def multibox_detection(cls_probs, offset_preds, anchors, nms_threshold=0.5,
@@ -31,18 +31,20 @@ def multibox_detection(cls_probs, offset_preds, anchors, nms_threshold=0.5,
     B, _, A = cls_probs.shape
     boxes = offset_inverse(anchors, offset_preds.reshape(B, A, 4))
     score, label = cls_probs[:, 1:].max(1)  # (B, A)
-    image = torch.arange(B, device=score.device)[:, None].expand(B, A)
-    group = image * cls_probs.shape[1] + label if per_class else image
+    score, order = score.sort(dim=1, descending=True, stable=True)
+    label = label.gather(1, order)
+    boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
     sure = score >= pos_threshold
     keep = torch.zeros_like(sure)
     # batched_nms would let a far-off box disturb the other images.
-    for g in group[sure].unique():
-        i, a = (sure & (group == g)).nonzero(as_tuple=True)
-        kept = nms(boxes[i, a], score[i, a].to(boxes), nms_threshold)
-        keep[i[kept], a[kept]] = True
+    for i in range(B):
+        for kind in label[i, sure[i]].unique() if per_class else [None]:
+            mine = sure[i] if kind is None else sure[i] & (label[i] == kind)
+            a = mine.nonzero()[:, 0]
+            keep[i, a[_suppress(boxes[i, a], nms_threshold)]] = True
     label = label.masked_fill(~keep, -1)
     rows = torch.cat([label[..., None], score[..., None], boxes], -1)
-    order = torch.where(keep, score, score - 2).argsort(1, descending=True)
+    order = keep.sort(dim=1, descending=True, stable=True).indices
     return rows.gather(1, order[..., None].expand(-1, -1, 6))
 
 
@@ -62,15 +64,23 @@ def nms(boxes, scores, iou_threshold):
     Returns:
         int64 tensor: the places of the boxes that are kept, by falling score.
     """
+    order = scores.argsort(dim=0, descending=True, stable=True)
+    return order[_suppress(boxes[order], iou_threshold)]
+
+
+def _suppress(boxes, iou_threshold):
+    """Which of some boxes, the best first, are kept."""
     from torchvision.ops import nms  # not needed to train, and it is large
 
+    rest = torch.arange(len(boxes), device=boxes.device)
+    falling = -rest.to(boxes)
     if boxes.device.type != 'cpu' or len(boxes) <= CHUNK:
-        return nms(boxes, scores, iou_threshold)
-    rest, kept = scores.argsort(descending=True, stable=True), []
+        return nms(boxes, falling, iou_threshold)
+    columns, kept = columns_of(boxes), []
     while len(rest):
         best, rest = rest[:CHUNK], rest[CHUNK:]
-        best = best[nms(boxes[best], scores[best], iou_threshold)]
+        best = best[nms(boxes[best], falling[best], iou_threshold)]
         kept.append(best)
-        iou = box_iou(boxes[best], boxes[rest]).nan_to_num_(0)
-        rest = rest[iou.amax(0) <= iou_threshold]
+        iou = iou_of_columns(columns[:, best], columns[:, rest])
+        rest = rest[(iou > iou_threshold).any(0).logical_not_()]
     return torch.cat(kept)

@@ -43,7 +43,7 @@ TAUGHT = {
 
 # Written here so that they can be followed, and in the package so that they
 # are fast; a test below holds them to each other.
-PLAINER = {'match_anchors', 'multibox_target'}
+PLAINER = {'match_anchors', 'multibox_detection', 'multibox_target'}
 
 # The values that the book reproduces, where a chapter's outputs show them.
 SHOWN = {
@@ -181,7 +181,8 @@ def test_what_a_chapter_writes_more_plainly_gives_the_same(m):
     path = ROOT / 'book' / 'background' / 'boxes-and-anchors.ipynb'
     names = {'torch': torch, 'F': torch.nn.functional, **{
         name: getattr(d2lssd, name) for name in (
-            'box_iou', 'check_labels', 'offset_boxes')}}
+            'box_iou', 'check_labels', 'nms', 'offset_boxes',
+            'offset_inverse')}}
     for _, cell in code_cells(path):
         for name, _ in definitions(parsed(cell['source'])):
             if name in PLAINER:
@@ -200,6 +201,15 @@ def test_what_a_chapter_writes_more_plainly_gives_the_same(m):
                            d2lssd.multibox_target(anchors, labels),
                            strict=True):
         assert torch.equal(plain, fast)
+    A = anchors.shape[1]
+    inputs = (torch.randn(4, 3, A, generator=generator).softmax(1),
+              torch.randn(4, 4 * A, generator=generator), anchors)
+    for per_class in False, True:
+        options = {'pos_threshold': 0.2, 'per_class': per_class}
+        plain = names['multibox_detection'](*inputs, **options)
+        fast = d2lssd.multibox_detection(*inputs, **options)
+        assert torch.equal(plain, fast)
+        assert 0 < (fast[..., 0] >= 0).sum() < 3 * A
 
 
 def test_definitions_are_compared_without_docstrings_and_comments():

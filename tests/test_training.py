@@ -244,9 +244,11 @@ def test_the_wild_recipe_draws_its_styles_in_turn(monkeypatch):
 
 # Memory.
 
-@pytest.mark.parametrize(('platform', 'free', 'kept'), [
-    ('linux', 5e9, True), ('linux', 3e9, False), ('darwin', 5e9, False)])
-def test_memory_is_kept_on_linux_with_room(monkeypatch, platform, free, kept):
+@pytest.mark.parametrize(('platform', 'free', 'expected'), [
+    ('linux', 5e9, [(-1, 2**31 - 1), (-4, 0)]),
+    ('linux', 3e9, [(-3, 2**20), (-1, 2**20)]), ('darwin', 5e9, [])])
+def test_memory_is_kept_where_there_is_room_and_handed_back_where_not(
+        monkeypatch, platform, free, expected):
     calls = []
 
     class Library:
@@ -257,7 +259,7 @@ def test_memory_is_kept_on_linux_with_room(monkeypatch, platform, free, kept):
     monkeypatch.setattr(training.sys, 'platform', platform)
     monkeypatch.setattr(training, '_free_memory', lambda: free)
     training.keep_memory()
-    assert calls == [(-1, 2**31 - 1), (-4, 0)] * kept
+    assert calls == expected
 
 
 @pytest.mark.parametrize(('files', 'free'), [

@@ -90,6 +90,7 @@ EXPERIMENTS = {
         '0.5': {'bbox_weight': 0.5}, '1': {}, '2': {'bbox_weight': 2.0},
         '4': {'bbox_weight': 4.0},
     },
+    'precision': {'bfloat16': {}, 'float32': {'bfloat16': False}},
     # Bananas of 24 to 48 pixels, the same pictures enlarged, and both with
     # anchors half as large on the first feature map.
     'small': {
