@@ -81,9 +81,13 @@ def sensor(rng, image, rough):
     static = static.reshape(image.shape).astype(np.float32)
     if rng.random() < 0.5:
         static = cv2.blur(static, (2, 2)) * 2 - 127.5
-    image = image + (static - 127.5) * np.float32(grit / 74)
-    image = np.minimum(image, 110 + image * np.float32(0.55))
-    return image.clip(0, 255).astype(np.uint8)
+    static -= 127.5
+    static *= np.float32(grit / 74)
+    static += image
+    shoulder = static * np.float32(0.55)
+    shoulder += 110
+    np.minimum(static, shoulder, out=static)
+    return static.clip(0, 255, out=static).astype(np.uint8)
 
 
 def compress(image, quality):
