@@ -35,15 +35,23 @@ SIDES = ['reference', 'd2lssd']
 
 # What one process measures: each returns numbers by name, times in seconds.
 
-def timed(function, least=2.0, most=40):
-    """Median seconds of a call, over many or at least three."""
-    function()
-    times = []
-    while len(times) < 3 or (sum(times) < least and len(times) < most):
-        start = time.perf_counter()
+def times_of(*functions, least=2.0, most=40):
+    """Seconds of calls that take turns, a row each: many, at least three."""
+    rows = []
+    for function in functions:
         function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    while len(rows) < 3 or (sum(map(sum, rows)) < least and len(rows) < most):
+        rows.append([])
+        for function in functions:
+            start = time.perf_counter()
+            function()
+            rows[-1].append(time.perf_counter() - start)
+    return rows
+
+
+def timed(function):
+    """Median seconds of a call."""
+    return statistics.median(row[0] for row in times_of(function))
 
 
 def reference():
@@ -122,11 +130,12 @@ def prediction(side):
         Image.fromarray(d2lssd.draw_scene('val', 0)[0]).save(path)
         if side == 'd2lssd':
             X, _ = d2lssd.read_image(path)
-            whole = timed(lambda: d2lssd.detect(path, net, tiles=False))
             with torch.no_grad():
-                alone = timed(lambda: net(X))
-            return {'seconds': whole, 'outside the network':
-                    max(0, whole - alone) / whole}
+                rows = times_of(lambda: d2lssd.detect(path, net, tiles=False),
+                                lambda: net(X))
+            return {'seconds': statistics.median(row[0] for row in rows),
+                    'outside the network': statistics.median(
+                        1 - alone / whole for whole, alone in rows)}
         d2l, Net = reference()
         other = Net(num_classes=1)
         other.load_state_dict(net.state_dict())
