@@ -70,7 +70,7 @@ def test_every_variant_is_a_recipe_with_the_same_budget():
         assert run.recipe.num_epochs == experiments.NUM_EPOCHS
         assert run.recipe.num_bananas == 1
     assert set(EXPERIMENTS) == {'ingredients', 'sigma', 'focal', 'negatives',
-                                'weights', 'small'}
+                                'weights', 'precision', 'small'}
 
 
 def test_no_two_variants_of_an_experiment_are_the_same():

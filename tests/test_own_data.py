@@ -98,7 +98,7 @@ def test_a_network_that_fits_is_taken_as_it_is():
 
 def test_shipped_weights_learn_two_other_classes_by_heart(splits):
     net, _ = d2lssd.train('own', d2lssd.load_pretrained(), splits,
-                          num_epochs=20, batch_size=6, progress=False)
+                          num_epochs=40, batch_size=6, progress=False)
     assert d2lssd.classes_of(net) == ['brick', 'sky']
     data = d2lssd.BananasDataset(True, splits, progress=False)
     result = d2lssd.evaluate(net, [data[:]])

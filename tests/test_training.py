@@ -63,18 +63,15 @@ def test_the_source_recipe_is_the_one_of_the_source():
 
 
 @pytest.mark.parametrize('weight_decay', [5e-4, 0.5])
-def test_a_step_is_that_of_plain_sgd_in_double_precision(
-        monkeypatch, weight_decay):
+def test_a_step_is_that_of_plain_sgd_in_double_precision(weight_decay):
     """One step of `train`, against the update rule written out by hand."""
-    monkeypatch.setattr('d2lssd.training.autocast',
-                        lambda device: torch.autocast('cpu', enabled=False))
     torch.manual_seed(0)
     net = d2lssd.TinySSD(1)
     slow = d2lssd.TinySSD(1)
     slow.load_state_dict(net.state_dict())
     slow.double()
     recipe = find_recipe('source', num_epochs=1, batch_size=12,
-                         weight_decay=weight_decay)
+                         weight_decay=weight_decay, bfloat16=False)
     (X, Y), = next(iter(batches(recipe)))
     anchors, cls_preds, bbox_preds = slow(X.double())
     bbox_labels, bbox_masks, cls_labels = d2lssd.multibox_target(
@@ -88,6 +85,20 @@ def test_a_step_is_that_of_plain_sgd_in_double_precision(
     for name, p in net.named_parameters():
         gap = before[name] - p.detach().double() - steps[name]
         assert gap.norm() <= 0.05 * steps[name].norm(), name
+
+
+def test_bfloat16_is_a_part_of_the_recipe_that_can_be_left_out(monkeypatch):
+    wanted = []
+
+    def autocast(device, wish):
+        wanted.append(wish)
+        return torch.autocast('cpu', enabled=False)
+    monkeypatch.setattr('d2lssd.training.autocast', autocast)
+    for choice in True, False:
+        d2lssd.train('source', num_epochs=1, num_pictures=2, batch_size=2,
+                     bfloat16=choice, progress=False)
+    assert wanted == [True, False]
+    assert find_recipe('source').bfloat16
 
 
 def test_a_run_that_is_resumed_ends_with_the_same_weights(
