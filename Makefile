@@ -3,6 +3,8 @@ PYTHON ?= python3
 PY := .venv/bin/python
 # MXNet's last release wants this old one; only `make mxnet-record` needs it.
 PYTHON38 ?= python3.8
+# Tests run in a process a core; each takes up to two gigabytes.
+SPREAD = -n auto --maxprocesses 4
 # A Python named on the command line wins over the one .venv was made with.
 ENVIRONMENT = $(PYTHON) tools/environment.py \
   $(if $(filter file,$(origin PYTHON)),--keep)
@@ -31,7 +33,7 @@ book: env ## build the pages from the stored outputs (about a minute)
 	@$(PY) tools/build.py
 
 .PHONY: test
-test: env lint book unit notebooks browser ## check everything (about 20 minutes)
+test: env lint book unit notebooks browser ## check everything (about 17 minutes)
 	@echo 'All checks passed.'
 
 .PHONY: lint
@@ -42,7 +44,7 @@ lint: env ## check the style of package, tools, tests and notebooks
 .PHONY: unit
 unit: env ## run the tests of the package and of the book's sources
 	@echo '== tests'
-	@$(PY) -m pytest tests --ignore=tests/browser
+	@$(PY) -m pytest $(SPREAD) --dist loadfile tests --ignore=tests/browser
 
 .PHONY: notebooks
 notebooks: env ## run every notebook, compare with its stored outputs
@@ -52,7 +54,7 @@ notebooks: env ## run every notebook, compare with its stored outputs
 .PHONY: browser
 browser: book ## look at the pages in Chromium: figures, links, weight, axe
 	@echo '== pages in a browser'
-	@$(PY) -m pytest tests/browser
+	@$(PY) -m pytest $(SPREAD) tests/browser
 
 .PHONY: pdf
 pdf: book ## print the book as one PDF, with Chromium
