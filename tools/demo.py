@@ -179,15 +179,18 @@ def make_samples(folder):
 
 
 def make_still(folder, samples):
-    """What readers see in print and where nothing can run."""
-    path = folder / samples[0]['file']
-    picture = Image.open(path)
+    """What readers see in print and where nothing can run: the first picture
+    with what the page finds on it, which looks once."""
+    picture = Image.open(folder / samples[0]['file'])
+    found = d2lssd.detect(picture, d2lssd.load_pretrained(WEIGHTS),
+                          tiles=False)
     # Drawn at twice the size, so that the labels are sharp.
     large = picture.resize([2 * side for side in picture.size],
                            Image.Resampling.BICUBIC)
+    for row in found:
+        row['box'] = [2 * side for side in row['box']]
     drawn = folder / 'still.png'
-    d2lssd.save_picture(large, d2lssd.detect(
-        large, d2lssd.load_pretrained(WEIGHTS)), drawn)
+    d2lssd.save_picture(large, found, drawn)
     name = save(Image.open(drawn), folder / 'still.webp')
     drawn.unlink()
     return name
