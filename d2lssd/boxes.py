@@ -71,6 +71,7 @@ def columns_of(boxes):
     return torch.stack([x1, y1, x2, y2, (x2 - x1) * (y2 - y1)])
 
 
+@torch.no_grad()
 def iou_of_columns(columns1, columns2, room=None):
     """What `box_iou` gives, of a few boxes and without a gradient.
 

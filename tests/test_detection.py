@@ -121,6 +121,20 @@ def test_thousands_of_boxes_are_suppressed_as_torchvision_does(spoilt):
 
 # Detection.
 
+def test_a_gradient_gets_through_a_detection_of_many_boxes():
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(1, 500, 2, generator=generator)
+    anchors = torch.cat([corner, corner + 0.2], 2)
+    offsets = torch.zeros(1, 2000, requires_grad=True)
+    probs = torch.rand(1, 2, 500, generator=generator).requires_grad_()
+    rows = d2lssd.multibox_detection(probs, offsets, anchors)
+    kept = rows[0, rows[0, :, 0] >= 0]
+    assert detection.CHUNK < len(kept) < 500
+    kept.sum().backward()
+    assert offsets.grad.any(1).all()
+    assert (probs.grad[0, 1] != 0).sum() == len(kept)
+
+
 def test_a_detection_worked_by_hand():
     anchors = torch.tensor([[[0, 0, 0.5, 0.5], [0, 0, 0.5, 0.4375],
                              [0.5, 0.5, 1, 1], [0, 0.5, 0.5, 1]]])
