@@ -9,7 +9,7 @@ from d2lssd.boxes import (
     offset_boxes,
 )
 
-FEW = 32  # boxes
+FEW = 32  # boxes that are compared with all anchors at once
 
 
 def multibox_prior(data, sizes, ratios):

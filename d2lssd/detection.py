@@ -51,9 +51,9 @@ def multibox_detection(cls_probs, offset_preds, anchors, nms_threshold=0.5,
 def nms(boxes, scores, iou_threshold):
     """Non-maximum suppression: keep the best box of each heap.
 
-    By torchvision; of thousands of boxes, on a processor, a hundred at a time:
-    they are decided among themselves, and all that they suppress is struck
-    before the next hundred are looked at.
+    By torchvision; of thousands of boxes, on a processor, 64 at a time: they
+    are decided among themselves, and all that they suppress is struck before
+    the next ones are looked at.
 
     Args:
         boxes: float tensor ``(n, 4)``, corner format.
