@@ -1,6 +1,4 @@
 """Training: the loop, and two recipes for it."""
-import contextlib
-import ctypes
 import dataclasses
 import itertools
 import json
@@ -26,6 +24,7 @@ from d2lssd.data.drawn import num_workers, pad_labels
 from d2lssd.data.files import load_state, save_state
 from d2lssd.evaluation import evaluate
 from d2lssd.losses import balanced_loss, calc_loss
+from d2lssd.memory import keep_memory, recomputing
 from d2lssd.metrics import bbox_eval, cls_eval
 from d2lssd.model import TinySSD
 
@@ -97,48 +96,6 @@ def autocast(device, wanted=True):
         fast = (device.type == 'cpu'
                 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return torch.autocast(device.type, torch.bfloat16, enabled=fast and wanted)
-
-
-def keep_memory(room=4e9):
-    """Keep freed memory for the next training step (Linux with glibc).
-
-    A step frees some hundred large tensors, and the C library would hand each
-    back to the system only to ask for it again, zeroed page by page, in the
-    next step. Keeping it doubles the speed of training on a processor, and
-    makes the process half a gigabyte larger. Where memory is short, the
-    opposite is done: what is freed goes back at once, even medium-sized
-    tensors, of which the library else keeps pieces. Elsewhere this changes
-    nothing.
-
-    Args:
-        room: bytes that must be free to keep any.
-    """
-    if sys.platform != 'linux':
-        return
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL('libc.so.6')
-        if _free_memory() >= room:
-            libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: never hand back
-            libc.mallopt(-4, 0)  # M_MMAP_MAX: no separate mappings
-        else:
-            libc.mallopt(-3, 2**20)  # M_MMAP_THRESHOLD: bytes, from then on
-            libc.mallopt(-1, 2**20)
-
-
-def _free_memory(root='/'):
-    """Bytes that this machine, or the container that it is, has left."""
-    free = [math.inf]
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        text = Path(root, 'proc/meminfo').read_text(encoding='ascii')
-        free.append(1024 * int(text.partition('MemAvailable:')[2].split()[0]))
-    for most, used in (('memory.max', 'memory.current'),
-                       ('memory/memory.limit_in_bytes',
-                        'memory/memory.usage_in_bytes')):
-        with contextlib.suppress(OSError, ValueError):  # 'max' is no number
-            most, used = (int(Path(root, 'sys/fs/cgroup', name).read_text())
-                          for name in (most, used))
-            free.append(most - used)
-    return min(free)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -397,7 +354,7 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
     recipe = find_recipe(recipe, **changes)
     distributed.join()
     device = device or distributed.device()
-    keep_memory()
+    spare = not keep_memory() and distributed.world_size() == 1
     with distributed.one_goes_first():
         pictures = read_pictures(recipe, source)
     distributed.check_share(recipe.batch_size, _whole(
@@ -417,7 +374,9 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
                desc='training', disable=not progress or distributed.rank() > 0)
     validation = validate and DataLoader(BananasDataset(
         False, source, **_options(recipe, source)), 50)
-    with bar, distributed.naming_the_lost(checkpoint):
+    # The first two feature maps are the largest by far.
+    with (bar, distributed.naming_the_lost(checkpoint),
+          recomputing(*net.blk_0[:2] if spare else ())):
         try:
             if checkpoint and distributed.rank() == 0:
                 run.save(checkpoint)  # no room, no rights: say so at once

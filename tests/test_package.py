@@ -23,7 +23,7 @@ SPEC = """
 """.split()
 
 # From the ground up. A file may use what stands on a lower floor.
-FLOORS = [{'boxes', 'distributed'}, {'anchors', 'plotting'},
+FLOORS = [{'boxes', 'distributed', 'memory'}, {'anchors', 'plotting'},
           {'detection', 'model'}, {'losses', 'metrics', 'tiles'}, {'data'},
           {'classes'}, {'evaluation'}, {'training'}, {'prediction', 'export'},
           {'check'}, {'widgets'}, {'__main__'}]

@@ -165,7 +165,8 @@ def listing(steps, device, count=6):
     import torch
 
     import d2lssd
-    from d2lssd.training import autocast, keep_memory
+    from d2lssd.memory import keep_memory
+    from d2lssd.training import autocast
     torch.manual_seed(0)
     d2l, Net = reference()
     own = 'targets' in steps
@@ -228,9 +229,9 @@ def memory(side, short=False):
     import torch
 
     import d2lssd
-    from d2lssd import training
+    from d2lssd import memory, training
     if short:
-        training._free_memory = lambda: 0
+        memory._free_memory = lambda: 0
     if side == 'd2lssd':
         training.train('source', num_epochs=1, progress=False)
         d2lssd.read_data_bananas(False)
