@@ -4,6 +4,9 @@ import socket
 
 # Before anything imports matplotlib.
 os.environ['MPLBACKEND'] = 'agg'
+if 'PYTEST_XDIST_WORKER' in os.environ:
+    # One process a core: threads that wait for each other are slow.
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402

@@ -1,6 +1,7 @@
 """pytest plugin: run the notebooks with nbval, compare stored outputs.
 
     python -m pytest -p tools.nbval_book book [-k predictors]
+    python -m pytest -p tools.nbval_book -n 2 --dist loadfile book
 
 nbval compares text. This adds what a book with pictures needs: pictures are
 compared too, by eye rather than by byte; progress bars are dropped; cleared
@@ -9,6 +10,7 @@ starts without weights that another one trained.
 """
 import base64
 import io
+import os
 import shutil
 import sys
 import tempfile
@@ -43,6 +45,9 @@ def pytest_configure(config):
     scratch = tempfile.mkdtemp()
     config.add_cleanup(lambda: shutil.rmtree(scratch, ignore_errors=True))
     notebooks.set_environment(scratch)
+    if together := int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 0)):
+        # Kernels side by side share the cores; threads that wait are slow.
+        os.environ['OMP_NUM_THREADS'] = str(max(1, os.cpu_count() // together))
     if not option.keep_data:
         shutil.rmtree(notebooks.HOME, ignore_errors=True)
 

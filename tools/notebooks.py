@@ -9,8 +9,10 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / 'book'
-# Notebooks run by the tools keep their files here, never in the user's cache.
-HOME = Path(os.environ.get('D2LSSD_BOOK_HOME') or ROOT / '_build' / 'home')
+# Notebooks run by the tools keep their files here, never in the user's cache;
+# those that run side by side, each in a folder of its own.
+HOME = (Path(os.environ.get('D2LSSD_BOOK_HOME') or ROOT / '_build' / 'home')
+        / os.environ.get('PYTEST_XDIST_WORKER', ''))
 
 WIDGET = 'application/vnd.jupyter.widget-view+json'
 PROGRESS_BAR = re.compile(r'[^\r\n]*(?:\d+%\|.*\||\d+it \[)[^\r\n]*')
