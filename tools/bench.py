@@ -491,7 +491,8 @@ def main(argv=None):
     install_reference()
     results = bench(works, args.rounds)
     merged = {**record['works'], **results}
-    record = {'commit': commit(), 'machine': machine(),
+    commits = {**record.get('commits', {}), **dict.fromkeys(results, commit())}
+    record = {'commits': commits, 'machine': machine(),
               'date': f'{datetime.date.today()}', 'works': {
                   work: merged[work] for work in WORKS if work in merged}}
     with replacing(RECORD) as temporary:
