@@ -16,7 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
                   'offset_boxes', 'offset_inverse'],
         'anchors': ['check_labels', 'match_anchors', 'multibox_prior',
                     'multibox_target'],
-        'detection': ['multibox_detection', 'nms'],
+        'detection': ['multibox_detection', 'nms', 'vote_boxes'],
         'model': ['TinySSD', 'base_net', 'bbox_predictor', 'blk_forward',
                   'cls_predictor', 'concat_preds', 'down_sample_blk',
                   'evaluating', 'flatten_pred', 'forward', 'get_blk',

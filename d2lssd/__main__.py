@@ -58,6 +58,8 @@ def build_parser():
     sub.add_argument('--no-tiles', dest='tiles', action='store_false',
                      help='do not look for small ones on enlarged parts: '
                      'faster')
+    sub.add_argument('--no-voting', dest='voting', action='store_false',
+                     help='do not place a box by all that were found with it')
     sub.add_argument('--json', action='store_true',
                      help='print one JSON object an image')
     sub.add_argument('--save', metavar='OUT.png',
@@ -98,6 +100,8 @@ def build_parser():
                      help='drawn pictures an exam (default: 500)')
     sub.add_argument('--tiles', action='store_true', help='look at enlarged '
                      'parts of each picture, too, as `predict` does')
+    sub.add_argument('--no-voting', dest='voting', action='store_false',
+                     help='do not place a box by all that were found with it')
     sub.add_argument('--json', action='store_true',
                      help='print one JSON object')
 
@@ -185,7 +189,8 @@ def run_predict(args):
     for i, image in enumerate(args.images):
         try:
             picture = open_image(image)
-            found = detect(picture, net, args.threshold, tiles=args.tiles)
+            found = detect(picture, net, args.threshold, tiles=args.tiles,
+                           voting=args.voting)
             if args.save:
                 out = Path(args.save)
                 if len(args.images) > 1:
@@ -258,14 +263,14 @@ def run_train(args):
 def run_evaluate(args):
     """Measure on the exams, or on the validation pictures of a source."""
     results = measure(find_net(args.weights), args.source, args.count,
-                      args.tiles)
+                      args.tiles, args.voting)
     if args.json:
         print(json.dumps({'weights': args.weights, 'exams': results}))
     else:
         print_results(results)
 
 
-def measure(net, source, count=500, tiles=False):
+def measure(net, source, count=500, tiles=False, voting=True):
     """Results of `evaluate`, by the name of the exam or source."""
     from torch.utils.data import DataLoader
 
@@ -274,11 +279,12 @@ def measure(net, source, count=500, tiles=False):
     from d2lssd.evaluation import evaluate, examine
     classes = check_classes(net, source)
     if source == 'drawn':
-        return examine(net, count=count, progress=True, tiles=tiles)
+        return examine(net, count=count, progress=True, tiles=tiles,
+                       voting=voting)
     options = {'classes': classes} if source != 'd2l' else {}
     pictures = BananasDataset(False, source, **options)
     return {source: evaluate(net, DataLoader(pictures, 50), progress=True,
-                             tiles=tiles)}
+                             tiles=tiles, voting=voting)}
 
 
 MEASURES = {  # what `evaluate` gives, in words

@@ -1,7 +1,7 @@
 """From the network's numbers to a short list of boxes."""
 import torch
 
-from d2lssd.boxes import columns_of, iou_of_columns, offset_inverse
+from d2lssd.boxes import box_iou, columns_of, iou_of_columns, offset_inverse
 
 CHUNK = 64  # boxes; from 48 to 128 it hardly matters
 
@@ -46,6 +46,35 @@ def multibox_detection(cls_probs, offset_preds, anchors, nms_threshold=0.5,
     rows = torch.cat([label[..., None], score[..., None], boxes], -1)
     order = keep.sort(dim=1, descending=True, stable=True).indices
     return rows.gather(1, order[..., None].expand(-1, -1, 6))
+
+
+def vote_boxes(rows, iou_threshold=0.5, least=0.01):
+    """Box voting: move each kept box to where all that saw its object see it.
+
+    Dozens of anchor boxes see the same object, each a little beside it, and
+    suppression takes the word of one. Their mean is nearer to the truth. A
+    box has a vote if it overlaps the kept one enough; the vote weighs the
+    square of its score times what its IoU has above the threshold.
+
+    Args:
+        rows: float tensor ``(A, 6)``, what `multibox_detection` gives for one
+            image.
+        iou_threshold: IoU with the kept box above which a box has a vote.
+        least: least score of a box that has a vote.
+
+    Returns:
+        Float tensor ``(n, 6)``: the rows that were kept, classes and scores as
+        they were, the boxes moved.
+
+    Source: Gidaris and Komodakis 2015, section 5, with other weights.
+    """
+    kept = rows[rows[:, 0] >= 0]
+    voters = rows[rows[:, 1] >= least]
+    iou = box_iou(kept[:, 2:], voters[:, 2:])  # (n, m)
+    votes = voters[:, 1]**2 * (iou - iou_threshold).clamp(min=0)
+    total = votes.sum(1, keepdim=True)
+    boxes = torch.where(total > 0, votes @ voters[:, 2:] / total, kept[:, 2:])
+    return torch.cat([kept[:, :2], boxes], 1)
 
 
 def nms(boxes, scores, iou_threshold):

@@ -5,10 +5,9 @@ from tqdm.auto import tqdm
 from d2lssd.classes import classes_of
 from d2lssd.data import BananasDataset
 from d2lssd.data.drawing import SIDE
-from d2lssd.detection import multibox_detection
 from d2lssd.metrics import average_precision, hits
 from d2lssd.model import evaluating
-from d2lssd.tiles import join_tiles, tiles_of_batch
+from d2lssd.tiles import join_tiles, look, tiles_of_batch
 
 # Drawn validation pictures, in numbers and with seeds of their own.
 EXAMS = {
@@ -21,7 +20,7 @@ EXAM_PICTURES = 500
 
 
 def examine(net, names=tuple(EXAMS), count=EXAM_PICTURES, progress=False,
-            tiles=False):
+            tiles=False, voting=False):
     """Put a banana detector through some or all of the `EXAMS`.
 
     Args:
@@ -29,7 +28,7 @@ def examine(net, names=tuple(EXAMS), count=EXAM_PICTURES, progress=False,
         names: of the exams.
         count: pictures an exam.
         progress: show bars.
-        tiles: see `evaluate`.
+        tiles, voting: see `evaluate`.
 
     Returns:
         dict: what `evaluate` gives, by the exam's name.
@@ -39,15 +38,16 @@ def examine(net, names=tuple(EXAMS), count=EXAM_PICTURES, progress=False,
         pictures = BananasDataset(False, count=count, progress=progress,
                                   **EXAMS[name])
         results[name] = evaluate(net, DataLoader(pictures, 50),
-                                 progress=progress, tiles=tiles)
+                                 progress=progress, tiles=tiles,
+                                 voting=voting)
     return results
 
 
-def detect_all(net, data_iter, progress=False, tiles=False):
+def detect_all(net, data_iter, progress=False, tiles=False, voting=False):
     """Detections on all pictures, beside their labels.
 
     Args:
-        net, data_iter, progress, tiles: as for `evaluate`.
+        net, data_iter, progress, tiles, voting: as for `evaluate`.
 
     Returns:
         Tuple of two lists with an item for each picture, as
@@ -57,25 +57,21 @@ def detect_all(net, data_iter, progress=False, tiles=False):
     found, true = [], []
     device = next(net.parameters()).device
 
-    def look(X):
-        anchors, cls_preds, bbox_preds = net(X)
-        found = multibox_detection(cls_preds.softmax(-1).transpose(1, 2),
-                                   bbox_preds, anchors).cpu()
-        return [rows[rows[:, 0] >= 0] for rows in found]
-
     with evaluating(net):
         for X, Y in tqdm(data_iter, 'evaluating', disable=not progress):
             X = X.to(device)
-            rows = look(X)
+            rows = look(X, net, voting)
             if tiles:
-                nearer = zip(*map(look, tiles_of_batch(X)))
+                nearer = zip(*(look(part, net, voting)
+                               for part in tiles_of_batch(X)))
                 rows = map(join_tiles, rows, nearer)
-            found += rows
+            found += [row.cpu() for row in rows]
             true += Y
     return found, true
 
 
-def evaluate(net, data_iter, threshold=0.5, progress=False, tiles=False):
+def evaluate(net, data_iter, threshold=0.5, progress=False, tiles=False,
+             voting=False):
     """Measure a detector on labelled pictures.
 
     Args:
@@ -85,6 +81,7 @@ def evaluate(net, data_iter, threshold=0.5, progress=False, tiles=False):
         threshold: score from which on a box counts as a detection.
         progress: show a bar.
         tiles: look at enlarged parts of each picture, too, as `detect` does.
+        voting: place each box by `vote_boxes`, as `detect` does.
 
     Returns:
         dict: the numbers of `average_precision`, by size too, as if
@@ -99,7 +96,7 @@ def evaluate(net, data_iter, threshold=0.5, progress=False, tiles=False):
         ValueError: there are no pictures, or labels of a class that the
             network does not have.
     """
-    found, true = detect_all(net, data_iter, progress, tiles)
+    found, true = detect_all(net, data_iter, progress, tiles, voting)
     if not true:
         raise ValueError('no pictures to evaluate on')
     names = classes_of(net)

@@ -14,7 +14,7 @@ from d2lssd.data.files import cache_folder, checksum, replacing
 from d2lssd.data.pictures import open_image
 from d2lssd.detection import multibox_detection
 from d2lssd.model import TinySSD, evaluating
-from d2lssd.tiles import boxes_of_tiles, join_tiles
+from d2lssd.tiles import boxes_of_tiles, join_tiles, look
 
 SHIPPED = Path(__file__).parent / 'weights'
 DEFAULT = 'wild'
@@ -77,7 +77,8 @@ def _resized(picture, box=None):
     return torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float()
 
 
-def detect(picture, net=None, threshold=0.5, classes=None, tiles=True):
+def detect(picture, net=None, threshold=0.5, classes=None, tiles=True,
+           voting=True):
     """Detect objects on any picture.
 
     Args:
@@ -87,6 +88,8 @@ def detect(picture, net=None, threshold=0.5, classes=None, tiles=True):
         classes: names to use in place of the network's own.
         tiles: look at nine enlarged parts of the picture, too, for what is
             small; it takes some ten times as long. See `d2lssd.tiles`.
+        voting: place each box by all that were found with it, which is
+            nearer to the truth; see `vote_boxes`.
 
     Returns:
         List of dicts by falling score: ``'label'``, ``'score'`` and ``'box'``,
@@ -97,10 +100,17 @@ def detect(picture, net=None, threshold=0.5, classes=None, tiles=True):
     """
     X, picture = read_image(picture)
     net = net or _pretrained()
-    rows, classes = predict(X, net), classes or classes_of(net)
+    device = next(net.parameters()).device
+    views = [X]
     if tiles:
-        rows = join_tiles(rows, [predict(_resized(picture, box), net)
-                                 for box in boxes_of_tiles(*picture.size)])
+        views += [_resized(picture, box)
+                  for box in boxes_of_tiles(*picture.size)]
+    with evaluating(net):
+        rows, *parts = (look(view.to(device), net, voting)[0]
+                        for view in views)
+    if tiles:
+        rows = join_tiles(rows, parts)
+    classes = classes or classes_of(net)
     unit = rows.new_tensor([picture.width, picture.height] * 2)
     return [{'label': classes[int(row[0])], 'score': round(float(row[1]), 4),
              'box': [round(v, 1) for v in

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from d2lssd.boxes import box_iou
-from d2lssd.detection import nms
+from d2lssd.detection import multibox_detection, nms, vote_boxes
 
 SHARE = 0.5  # of the picture's width and height
 CORNERS = [(x / 4, y / 4) for y in range(3) for x in range(3)]
@@ -18,6 +18,25 @@ EDGE = 0.02  # of a tile: what comes nearer to a cut is cut itself
 LONGEST = 0.45  # of a tile: the whole picture shows longer ones well enough
 SURE = 0.7  # least score: nine parts are nine more chances to be wrong
 INSIDE = 0.7  # share of its area that makes a box a part of another
+
+
+def look(X, net, voting=False):
+    """What one look at some images finds.
+
+    Args:
+        X: float tensor ``(B, 3, h, w)``, 0–255, where the network is.
+        net: a `TinySSD`, in evaluation mode.
+        voting: place the boxes by `vote_boxes`.
+
+    Returns:
+        List of B float tensors ``(n_i, 6)``, rows ``(class, score, x_min,
+        y_min, x_max, y_max)``, by falling score.
+    """
+    anchors, cls_preds, bbox_preds = net(X)
+    found = multibox_detection(cls_preds.softmax(-1).transpose(1, 2),
+                               bbox_preds, anchors)
+    return [vote_boxes(rows) if voting else rows[rows[:, 0] >= 0]
+            for rows in found]
 
 
 def boxes_of_tiles(w, h):

@@ -314,3 +314,45 @@ def test_half_precision_predictions_are_taken_too():
                                      anchors)
     assert torch.equal(rows, d2lssd.multibox_detection(probs, offsets,
                                                        anchors))
+
+
+def test_a_vote_weighs_its_squared_score_and_its_overlap():
+    rows = torch.tensor([[0, 0.8, 0, 0, 10, 10],
+                         [-1, 0.4, 0, 0, 10, 8],  # IoU 0.8
+                         [-1, 0.6, 0, 0, 10, 5],  # IoU 0.5: no vote
+                         [0, 0.5, 50, 50, 60, 60],  # alone
+                         [-1, 0.005, 50, 50, 60, 61.]])  # too low a score
+    first, second = d2lssd.vote_boxes(rows)
+    bottom = (0.64 * 0.5 * 10 + 0.16 * 0.3 * 8) / (0.64 * 0.5 + 0.16 * 0.3)
+    torch.testing.assert_close(
+        first, torch.tensor([0, 0.8, 0, 0, 10, bottom]))
+    torch.testing.assert_close(second, rows[3])
+    # From a lower IoU on, the third has a vote of 0.36 · 0.1.
+    first, _ = d2lssd.vote_boxes(rows, 0.4)
+    votes = torch.tensor([0.64 * 0.6, 0.16 * 0.4, 0.36 * 0.1])
+    torch.testing.assert_close(
+        first[5], votes @ torch.tensor([10., 8, 5]) / votes.sum())
+
+
+def test_without_rivals_voting_changes_nothing():
+    nothing = torch.zeros(0, 6)
+    assert d2lssd.vote_boxes(nothing).shape == (0, 6)
+    point = torch.tensor([[0, 0.9, 5, 5, 5, 5.]])  # its IoU with itself is nan
+    assert torch.equal(d2lssd.vote_boxes(point), point)
+    rows = torch.tensor([[1, 0.9, 0, 0, 1, 1], [-1, 0.2, 3, 3, 4, 4.]])
+    assert torch.equal(d2lssd.vote_boxes(rows), rows[:1])
+
+
+def test_voting_comes_nearer_to_the_object_than_the_best_of_many():
+    generator = torch.Generator().manual_seed(0)
+    true = torch.tensor([0.2, 0.3, 0.5, 0.7])
+    gains = []
+    for _ in range(50):
+        boxes = true + 0.02 * torch.randn(30, 4, generator=generator)
+        score, _ = torch.rand(30, generator=generator).sort(descending=True)
+        rows = torch.cat([torch.full((30, 1), -1.), score[:, None], boxes], 1)
+        rows[0, 0] = 0
+        before = (rows[0, 2:] - true).abs().mean()
+        after = (d2lssd.vote_boxes(rows)[0, 2:] - true).abs().mean()
+        gains.append(after / before)
+    assert torch.stack(gains).median() < 0.6

@@ -109,6 +109,25 @@ def test_boxes_are_in_pixels_of_the_original_picture(net, picture):
     assert d2lssd.box_iou(large, torch.tensor([small])).item() > 0.8
 
 
+def test_boxes_that_were_suppressed_have_a_vote_unless_told_otherwise(
+        net, picture, tmp_path, capsys):
+    picture[0].save(tmp_path / 'picture.png')
+    path = str(tmp_path / 'picture.png')
+    found = {}
+    for options in (), ('--no-voting',):
+        assert main(['predict', path, '--json', '--no-tiles', *options]) == 0
+        found[options] = json.loads(capsys.readouterr().out)['detections']
+    voted, not_voted = found.values()
+    assert voted == d2lssd.detect(path, net, tiles=False)
+    assert not_voted == d2lssd.detect(path, net, tiles=False, voting=False)
+    assert [row['score'] for row in voted] == [
+        row['score'] for row in not_voted]
+    assert voted[0]['box'] != not_voted[0]['box']
+    rows = d2lssd.predict(d2lssd.read_image(path)[0], net)
+    np.testing.assert_allclose(not_voted[0]['box'], 256 * rows[0, 2:],
+                               atol=0.06)
+
+
 def test_a_picture_of_one_pixel_is_no_error(net):
     assert d2lssd.detect(Image.new('RGB', (1, 1)), net) == []
 

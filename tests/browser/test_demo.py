@@ -173,7 +173,7 @@ def in_python(path, net):
             cls_preds.softmax(2).permute(0, 2, 1), bbox_preds, anchors,
             overlap, LEAST - EDGE)[0]
         sets.append([(float(row[1]), (row[2:].clamp(0, 1) * unit).tolist())
-                     for row in rows if row[0] >= 0])
+                     for row in d2lssd.vote_boxes(rows)])
     sure = [one for one in sets[0] if one[0] >= LEAST + EDGE
             and all(one in other for other in sets)]
     return picture.size, sure, [one for each in sets for one in each]
@@ -238,28 +238,30 @@ def test_pictures_shrink_to_the_very_bytes_of_python(started):
                                       f'{width}×{height}')
 
 
-def test_boxes_are_decoded_and_suppressed_as_in_python(started):
+def test_boxes_are_decoded_suppressed_and_moved_as_in_python(started):
     random = np.random.default_rng(0)
     corner = random.uniform(0, 0.7, (60, 2))
     anchors = np.hstack([corner, corner + random.uniform(0.1, 0.3, (60, 2))])
     anchors = np.tile(anchors, (5, 1)).astype(np.float32)  # so they overlap
     offsets = random.normal(0, 0.5, (300, 4)).astype(np.float32)
     scores = random.dirichlet([1, 1, 1], 300).astype(np.float32)
-    for least, overlap in [(0.01, 0.5), (0.4, 0.3), (0.2, 0), (0.3, 1)]:
-        found = started.evaluate("""async ([outputs, least, overlap]) => {
+    for least, overlap, voting in [
+            (0.01, 0.5, False), (0.4, 0.3, True), (0.2, 0, False),
+            (0.3, 1, True), (0.001, 0.5, True)]:
+        found = started.evaluate("""async ([outputs, ...options]) => {
             const {detect} = await import(new URL(
                 '../../_static/demo/boxes.js', location.href));
             const floats = Object.entries(outputs).map(
                 ([name, values]) => [name, Float32Array.from(values)]);
-            return detect(Object.fromEntries(floats), 2, least, overlap);
+            return detect(Object.fromEntries(floats), 2, ...options);
         }""", [{'scores': scores.ravel().tolist(),
                 'offsets': offsets.ravel().tolist(),
-                'anchors': anchors.ravel().tolist()}, least, overlap])
+                'anchors': anchors.ravel().tolist()}, least, overlap, voting])
         rows = d2lssd.multibox_detection(
             torch.from_numpy(scores.T[None].copy()),
             torch.from_numpy(offsets.reshape(1, -1)),
             torch.from_numpy(anchors[None]), overlap, least)[0]
-        rows = rows[rows[:, 0] >= 0]
+        rows = d2lssd.vote_boxes(rows) if voting else rows[rows[:, 0] >= 0]
         rows[:, 2:].clamp_(0, 1)
         mine = np.array([[one['kind'], one['score'], *one['box']]
                          for one in found])
@@ -282,6 +284,15 @@ def test_sliders_act_without_another_run(started, tmp_path):
     slide(started, 'overlap', 0.5)
     again = slide(started, 'least', 0.5)
     assert again['found'] == before['found']
+    started.locator('.demo-voting input').click()
+    unmoved = started.evaluate('window.found')
+    assert unmoved['runs'] == before['runs']
+    scores = [[one['score'] for one in each['found']]
+              for each in (unmoved, before)]
+    assert scores[0] == scores[1]
+    assert unmoved['found'] != before['found']
+    started.locator('.demo-voting input').click()
+    assert started.evaluate('window.found')['found'] == before['found']
 
 
 def test_the_heat_of_each_scale_is_that_of_its_best_anchors(

@@ -1,6 +1,8 @@
 /* From the network's numbers to a short list of boxes: what
    d2lssd.multibox_detection does, for one picture. */
 
+const LEAST_VOTE = 0.01;  // a score below it has no vote
+
 /** The box that the offsets of anchor i describe (offset_inverse). */
 export function decode(anchors, offsets, i) {
   const [left, top, right, bottom] = anchors.subarray(4 * i, 4 * i + 4);
@@ -36,6 +38,20 @@ export function suppress(found, overlap) {
   return kept;
 }
 
+/** Each kept box where all that overlap it, together, see it (vote_boxes). */
+export function vote(kept, voters) {
+  return kept.map((one) => {
+    const sum = [0, 0, 0, 0];
+    let total = 0;
+    for (const {box, score} of voters) {
+      const weight = score ** 2 * Math.max(0, iou(one.box, box) - 0.5);
+      total += weight;
+      box.forEach((v, side) => { sum[side] += weight * v; });
+    }
+    return total > 0 ? {...one, box: sum.map((v) => v / total)} : one;
+  });
+}
+
 /** The class of anchor i that is not background, and its score. */
 export function best(scores, i, numClasses) {
   let kind = 0;
@@ -55,19 +71,22 @@ export function best(scores, i, numClasses) {
  * @param {number} numClasses background not counted.
  * @param {number} least   score, 0–1.
  * @param {number} overlap IoU above which the weaker box goes.
+ * @param {boolean} voting whether the boxes that went have a vote.
  * @returns {{kind: number, score: number, box: number[]}[]} boxes relative to
  *     the picture, cut off at its border.
  */
 export function detect({scores, offsets, anchors}, numClasses, least,
-  overlap) {
-  const found = [];
+  overlap, voting = true) {
+  const all = [];
   for (let i = 0; i < anchors.length / 4; i++) {
     const {kind, score} = best(scores, i, numClasses);
-    if (score >= least) {
-      found.push({kind, score, box: decode(anchors, offsets, i)});
+    if (score >= Math.min(least, LEAST_VOTE)) {
+      all.push({kind, score, box: decode(anchors, offsets, i)});
     }
   }
-  return suppress(found, overlap).map((one) => ({
+  const kept = suppress(all.filter(({score}) => score >= least), overlap);
+  const voters = all.filter(({score}) => score >= LEAST_VOTE);
+  return (voting ? vote(kept, voters) : kept).map((one) => ({
     ...one, box: one.box.map((v) => Math.min(1, Math.max(0, v)))}));
 }
 

@@ -129,7 +129,8 @@ function update() {
     const start = performance.now();
     state.found = detect(state.outputs, state.about.model.classes.length,
       find('[name=least]').valueAsNumber,
-      find('[name=overlap]').valueAsNumber);
+      find('[name=overlap]').valueAsNumber,
+      find('.demo-voting input').checked);
     state.times.boxes = performance.now() - start;
     report();
   }

@@ -30,6 +30,8 @@ export const PANEL = `
   <label class="demo-slider">Most overlap of two boxes (IoU) <span aria-hidden="true"></span>
     <input type="range" name="overlap" min="0" max="1" step="0.01"
       value="0.5"></label>
+  <label class="demo-choice demo-voting"><input type="checkbox" checked>
+    Let suppressed boxes vote on the place</label>
   <label class="demo-choice demo-truth"><input type="checkbox">
     Show the true boxes, dashed</label>
 </div>
