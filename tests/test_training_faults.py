@@ -74,6 +74,11 @@ runs = kills = 0
 seen = []
 
 
+def started_since(place):
+    """The epochs that began, by number."""
+    return [int(n) for n in os.pread(log, 10**6, place).split()]
+
+
 def compare(name):
     again = torch.load(f'{folder}/{name}.done')
     assert again.keys() == whole.keys()
@@ -84,10 +89,17 @@ while kills < 20:
     name = f'killed-{runs}'
     before = os.lseek(log, 0, os.SEEK_END)
     child = fork(name)
-    time.sleep(draw.uniform(0, 0.8 * length))
-    os.kill(child, signal.SIGKILL)
-    status = os.waitpid(child, 0)[1]
-    started = [int(n) for n in os.pread(log, 10**6, before).split()]
+    # A moment within some epoch, or before the first; on a machine that other
+    # work slows down, a time since the start may be any of them.
+    epochs, ended, status = draw.randrange(4), 0, 0
+    while not ended and len(started_since(before)) < epochs:
+        time.sleep(0.001)
+        ended, status = os.waitpid(child, os.WNOHANG)
+    time.sleep(draw.uniform(0, length / EPOCHS))
+    if not ended:
+        os.kill(child, signal.SIGKILL)
+        ended, status = os.waitpid(child, 0)
+    started = started_since(before)
     if status == signal.SIGKILL:
         kills += 1
     else:
