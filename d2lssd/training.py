@@ -9,10 +9,11 @@ import time
 import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from d2lssd import distributed
@@ -20,7 +21,7 @@ from d2lssd.anchors import multibox_target, object_weights
 from d2lssd.classes import adapt, classes_in, classes_of
 from d2lssd.data import BananasDataset, read_data_bananas
 from d2lssd.data.drawing import DRAWING_VERSION, SIDE, draw_scene
-from d2lssd.data.drawn import num_workers, pad_labels
+from d2lssd.data.drawn import draw_chunks, pad_labels
 from d2lssd.data.files import load_state, save_state
 from d2lssd.evaluation import evaluate
 from d2lssd.losses import balanced_loss, calc_loss
@@ -185,23 +186,39 @@ AGAIN = {'plain': 'plain', 'small': 'small', 'sizes': 'sizes', 'wild': 'wild',
                    'wild', 'sizes', 'wild', 'wild')}
 
 
-class _Fresh(Dataset):
-    """Pictures that are drawn when they are asked for."""
-
-    def __init__(self, styles, num_bananas, seed):
-        self.styles, self.num_bananas, self.seed = styles, num_bananas, seed
-
-    def __getitem__(self, i):
-        style = self.styles[i % len(self.styles)]
-        return draw_scene('train', i, self.seed, style, self.num_bananas)
+# Of these, so many are drawn at a time. Drawing and learning take turns: side
+# by side they would wait for each other, since both can use every core.
+AHEAD = 320
 
 
-def _stack(scenes):
-    """Stack some scenes to a minibatch."""
-    images, boxes = zip(*scenes)
-    X = torch.stack([torch.from_numpy(image) for image in images])
-    return (X.permute(0, 3, 1, 2).float(),
-            torch.from_numpy(pad_labels(boxes)))
+def draw_batches(recipe, epoch, seed=0):
+    """Draw the minibatches of an epoch whose pictures are never seen again.
+
+    Args:
+        recipe, seed: as for `batches`.
+        epoch: its number, from 0.
+
+    Yields:
+        Pairs ``(X, Y)`` as `load_data_bananas` gives them.
+    """
+    size, steps = recipe.batch_size, num_steps(recipe)
+    own = [distributed.part(range(size * i, size * (i + 1)))
+           for i in range(steps * epoch, steps * (epoch + 1))]
+    share, _ = distributed.on_this_machine()
+    some = max(1, AHEAD // len(own[0]))
+    for first in range(0, steps, some):
+        parts = own[first:first + some]
+        images, boxes = zip(*draw_chunks(
+            list(itertools.chain(*parts)),
+            ('train', seed, FRESH[recipe.pictures], recipe.num_bananas),
+            share))
+        images = np.concatenate(images)
+        boxes = list(itertools.chain(*boxes))
+        for part in parts:
+            X, images = np.split(images, [len(part)])
+            yield (torch.from_numpy(X).float(),
+                   torch.from_numpy(pad_labels(boxes[:len(part)])))
+            del boxes[:len(part)]
 
 
 def enlarge(X, side):
@@ -277,17 +294,7 @@ def batches(recipe, start=0, source='drawn', seed=0, pictures=None):
     size, epochs = recipe.batch_size, range(start, recipe.num_epochs)
     pictures = pictures or read_pictures(recipe, source)
     if not pictures:
-        steps = num_steps(recipe)
-        workers = num_workers() // distributed.on_this_machine()[0]
-        first, last = start * steps, recipe.num_epochs * steps
-        own = [distributed.part(range(size * i, size * (i + 1)))
-               for i in range(first, last)]
-        stream = iter(DataLoader(
-            _Fresh(FRESH[recipe.pictures], recipe.num_bananas, seed),
-            batch_sampler=own, collate_fn=_stack, num_workers=workers,
-            prefetch_factor=4 if workers else None))
-        for _ in epochs:
-            yield itertools.islice(stream, steps)
+        yield from (draw_batches(recipe, epoch, seed) for epoch in epochs)
         return
     images, labels = pictures
     whole = _whole(recipe, images)

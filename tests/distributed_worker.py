@@ -4,6 +4,7 @@
 """
 import sys
 
+import numpy as np
 import torch
 
 import d2lssd
@@ -71,10 +72,13 @@ def stored_numbers():
 def fresh_numbers():
     """Which pictures it draws: none twice."""
     asked = []
-    training.num_workers = lambda: 0
+
+    def draw_chunks(indices, recipe, share):
+        asked.extend(indices)
+        yield np.zeros((len(indices), 1)), [np.zeros((0, 4))] * len(indices)
+
     training.EPOCH = 12
-    training._stack = lambda scenes: None
-    training._Fresh.__getitem__ = lambda self, i: asked.append(i)
+    training.draw_chunks = draw_chunks
     recipe = training.find_recipe('balanced', num_epochs=2, batch_size=4)
     read_pictures, training.read_pictures = training.read_pictures, (
         lambda *args: None)

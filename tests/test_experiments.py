@@ -224,7 +224,7 @@ def tiny(monkeypatch, tmp_path):
     monkeypatch.setenv('D2LSSD_HOME', str(tmp_path))
     monkeypatch.setattr(drawn, 'COUNTS', {'train': 4, 'val': 2})
     monkeypatch.setattr('d2lssd.training.EPOCH', 4)
-    monkeypatch.setattr('d2lssd.training.num_workers', lambda: 0)
+    monkeypatch.setattr('d2lssd.data.drawn.num_workers', lambda: 0)
     monkeypatch.setattr(experiments, 'EXAM', {'count': 2, 'seed': 105})
     monkeypatch.setattr(experiments, 'SEEDS', (0,))
     experiments.exam_pictures.cache_clear()

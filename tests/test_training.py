@@ -18,7 +18,7 @@ def few_pictures(monkeypatch, tmp_path):
     monkeypatch.setenv('D2LSSD_HOME', str(tmp_path))
     monkeypatch.setattr(drawn, 'COUNTS', {'train': 12, 'val': 4})
     monkeypatch.setattr('d2lssd.training.EPOCH', 12)
-    monkeypatch.setattr('d2lssd.training.num_workers', lambda: 0)
+    monkeypatch.setattr('d2lssd.data.drawn.num_workers', lambda: 0)
 
 
 @pytest.fixture

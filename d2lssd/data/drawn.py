@@ -105,14 +105,12 @@ def _draw(split, count, seed, style, num_bananas, progress, kept):
     from tqdm.auto import tqdm
     images = np.empty((count, 3, 256, 256), np.uint8)
     boxes = []
-    chunks = [range(start, min(start + CHUNK, count))
-              for start in range(0, count, CHUNK)]
     text = f'drawing {count} {WORDS[split]} pictures'
     text += ', kept for next time' if kept else ''
     with tqdm(total=count, desc=text, unit='picture',
               disable=not progress) as bar:
-        for some_images, some_boxes in _drawn_chunks(
-                chunks, (split, seed, style, num_bananas)):
+        for some_images, some_boxes in draw_chunks(
+                range(count), (split, seed, style, num_bananas)):
             start = len(boxes)
             boxes += some_boxes
             images[start:len(boxes)] = some_images
@@ -122,17 +120,30 @@ def _draw(split, count, seed, style, num_bananas, progress, kept):
     return torch.from_numpy(images), torch.from_numpy(labels)
 
 
-def _drawn_chunks(chunks, recipe):
-    """Yield ``_draw_chunk`` of each chunk, in order, in parallel if it pays.
+def draw_chunks(indices, recipe, share=1):
+    """Draw pictures, in parallel if it pays.
+
+    Args:
+        indices: numbers of the pictures.
+        recipe: split, seed, style and number of bananas, as `drawn_bananas`
+            takes them.
+        share: how many processes besides this one have workers draw.
+
+    Yields:
+        Of some pictures after the other: uint8 array ``(k, 3, 256, 256)`` and
+        their k arrays of boxes.
     """
+    chunks = [indices[start:start + CHUNK]
+              for start in range(0, len(indices), CHUNK)]
     done = 0
-    workers = min(num_workers(), len(chunks) // 2)
+    workers = min(num_workers() // share, len(chunks) // 2)
     if workers > 1:
         try:
             from joblib import Parallel, delayed, parallel_config
             with parallel_config('loky', idle_worker_timeout=IDLE):
                 results = Parallel(n_jobs=workers, return_as='generator')(
-                    delayed(_draw_chunk)(chunk, recipe) for chunk in chunks)
+                    delayed(_draw_as_worker)(chunk, recipe)
+                    for chunk in chunks)
             for result in results:
                 yield result
                 done += 1
@@ -164,6 +175,13 @@ def _draw_chunk(indices, recipe):
         images.append(image.transpose(2, 0, 1))
         boxes.append(np.asarray(some, np.float32).reshape(-1, 4))
     return np.stack(images), boxes
+
+
+def _draw_as_worker(indices, recipe):
+    """The same in one thread: other workers keep the other cores busy."""
+    import cv2
+    cv2.setNumThreads(1)
+    return _draw_chunk(indices, recipe)
 
 
 def pad_labels(boxes, classes=None, width=1):
