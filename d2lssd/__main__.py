@@ -1,15 +1,21 @@
 """The commands: python -m d2lssd train, evaluate, predict, data, export."""
 import argparse
+import contextlib
 import json
 import os
 import sys
 from pathlib import Path
+
+from d2lssd.data.files import one_line
 
 SHEET = 24  # pictures on the contact sheet of a folder
 
 
 def main(argv=None):
     """Run one command; return its exit status."""
+    if hasattr(sys.stdout, 'reconfigure'):  # not so in a notebook
+        # A name that the terminal has no letters for stops nothing.
+        sys.stdout.reconfigure(errors='backslashreplace')
     parser = build_parser()
     args = parser.parse_args(argv)
     try:
@@ -28,11 +34,12 @@ def main(argv=None):
 
 def describe(error):
     """One line that says why."""
+    text = ' '.join(str(error).split())
     if isinstance(error, OSError) and error.filename is not None:
-        return f'{error.filename}: {error.strerror}'
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return ' '.join(str(error).split())
+        text = f'{error.filename}: {error.strerror}'
+    elif isinstance(error, OSError) and error.strerror:
+        text = error.strerror
+    return one_line(text)
 
 
 def build_parser():
@@ -69,18 +76,26 @@ def build_parser():
     sub = command('train', run_train, 'Train a detector on bananas, or on '
                   'your own pictures.')
     sub.add_argument('--recipe', help="'balanced' (default), 'source', "
-                     "'wild', or 'own' (default for a folder)")
+                     "'varied' (from whose weights 'wild' goes on), 'wild', "
+                     "or 'own' (default for a folder)")
     sub.add_argument('--weights', metavar='FILE', help='what to start from: a '
-                     "file that `train` wrote, 'wild' (default for a folder), "
-                     "or 'none' (default otherwise)")
+                     "file that `train` wrote; 'wild' (default for a folder), "
+                     "'balanced' or 'source', which are shipped; or 'none' "
+                     '(default otherwise)')
     sub.add_argument('--epochs', type=whole, metavar='N',
                      help="instead of the recipe's own number")
-    sub.add_argument('--batch-size', type=whole, metavar='N')
-    sub.add_argument('--lr', type=float, help='greatest learning rate')
-    sub.add_argument('--seed', type=int, default=0)
+    sub.add_argument('--batch-size', type=whole, metavar='N',
+                     help="pictures a step, instead of the recipe's own "
+                     'number')
+    sub.add_argument('--lr', type=between(float, 1e-9, 1000),
+                     help='greatest learning rate')
+    sub.add_argument('--seed', type=between(int, 0, 2**32 - 1), default=0,
+                     metavar='N', help='of weights, drawing and order '
+                     '(default: 0)')
     add_source(sub)
-    sub.add_argument('--save', metavar='FILE', help='write the weights there, '
-                     'and what is known of them beside, as .json '
+    sub.add_argument('--save', metavar='FILE.safetensors',
+                     help='write the weights there, and what is known of '
+                     'them beside, as FILE.json '
                      '(default: where the book looks for them; those of a '
                      'folder NAME into NAME.safetensors)')
     sub.add_argument('--checkpoint', metavar='FILE', help='save there after '
@@ -90,14 +105,16 @@ def build_parser():
                      help='measure at the end, as `evaluate` does; a folder '
                      'is always measured')
     sub.add_argument('--json', action='store_true',
-                     help='print the history as one JSON object')
+                     help='print one JSON object: recipe, history and what '
+                     'was measured')
 
     sub = command('evaluate', run_evaluate,
                   'Measure a detector: average precision, precision, recall.')
     add_weights(sub)
     add_source(sub)
-    sub.add_argument('--count', type=whole, default=500, metavar='N',
-                     help='drawn pictures an exam (default: 500)')
+    sub.add_argument('--count', type=whole, metavar='N',
+                     help='drawn pictures an exam (default: 500); of other '
+                     'sources, all are taken')
     sub.add_argument('--tiles', action='store_true', help='look at enlarged '
                      'parts of each picture, too, as `predict` does')
     sub.add_argument('--no-voting', dest='voting', action='store_false',
@@ -154,20 +171,21 @@ def add_source(sub):
                      'annotations.json')
 
 
-def probability(text):
-    """A number from 0 to 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f'{text} is not between 0 and 1')
-    return value
+def between(kind, least, most):
+    """A reader of numbers from ``least`` to ``most``, for an argument."""
+    def read(text):
+        value = kind(text)
+        if not least <= value <= most:  # nor is NaN
+            raise argparse.ArgumentTypeError(
+                f'{text} is not between {least} and {most}')
+        return value
+
+    read.__name__ = kind.__name__  # which argparse puts into its messages
+    return read
 
 
-def whole(text):
-    """A whole number from 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is less than 1')
-    return value
+probability = between(float, 0, 1)
+whole = between(int, 1, 10**6)
 
 
 def find_net(name):
@@ -191,48 +209,63 @@ def run_predict(args):
             picture = open_image(image)
             found = detect(picture, net, args.threshold, tiles=args.tiles,
                            voting=args.voting)
+            if args.json:
+                print(json.dumps({
+                    'image': image, 'width': picture.width,
+                    'height': picture.height, 'detections': found}))
+            else:
+                print(f'{one_line(image)}: {several(len(found), word)}')
+                for row in found:
+                    print(f'  {one_line(row["label"])} {row["score"]:.2f} at '
+                          + ' '.join(f'{v:g}' for v in row['box']))
+            sys.stdout.flush()
             if args.save:
                 out = Path(args.save)
                 if len(args.images) > 1:
                     out = out.with_stem(f'{out.stem}-{i + 1}')
-                save_picture(image, found, out)
+                save_picture(picture, found, out)
+        except BrokenPipeError:  # nobody reads on
+            raise
         except (OSError, ValueError) as error:
             print(f'd2lssd: {describe(error)}', file=sys.stderr)
             status = 2
-            continue
-        if args.json:
-            print(json.dumps({'image': image, 'width': picture.width,
-                              'height': picture.height, 'detections': found}))
-        else:
-            print(f'{image}: {several(len(found), word)}')
-            for row in found:
-                print(f'  {one_line(row["label"])} {row["score"]:.2f} at '
-                      + ' '.join(f'{v:g}' for v in row['box']))
-        sys.stdout.flush()
     return status
+
+
+def is_folder(source):
+    """Whether a source is a folder of one's own, and no name of ours."""
+    return source not in ('drawn', 'd2l')
 
 
 def run_train(args):
     """Train, and write weights and card."""
+    from d2lssd.data import BananasDataset
     from d2lssd.distributed import rank
     from d2lssd.prediction import (
         load_weights,
         save_weights,
         trained_weights,
+        weights_path,
     )
     from d2lssd.training import describe_run, find_recipe, train
     changes = {'num_epochs': args.epochs, 'batch_size': args.batch_size,
                'lr': args.lr}
-    own = args.source not in ('drawn', 'd2l')
+    own = is_folder(args.source)
     recipe = find_recipe(args.recipe or ('own' if own else 'balanced'), **{
         key: value for key, value in changes.items() if value is not None})
     start = args.weights or ('wild' if own else 'none')
     net = None if start == 'none' else find_net(start)
     # A folder's weights stay away from where the book keeps its own.
-    out = Path(args.save or (
+    out = weights_path(args.save or (
         f'{Path(args.source).resolve().name}.safetensors' if own
         else trained_weights()))
     checkpoint = Path(args.checkpoint or out.with_suffix('.checkpoint'))
+    if checkpoint.resolve() in (out.resolve(),
+                                out.with_suffix('.json').resolve()):
+        raise ValueError(f'--checkpoint {checkpoint}: the results go there; '
+                         'give it another name')
+    # What is measured at the end is read now: a fault in it costs no training.
+    pictures = BananasDataset(False, args.source) if own else None
     net, history = train(recipe, net, args.source, args.seed,
                          checkpoint=checkpoint)
     if rank() > 0:  # the first process writes for all
@@ -240,16 +273,16 @@ def run_train(args):
     card = {**describe_run(recipe, args.seed, args.source), 'start': start,
             'history': history}
     save_weights(net, out, card)
-    if own and not args.checkpoint:
-        # Next time the folder may hold other pictures.
-        checkpoint.unlink(missing_ok=True)
     if args.exam or own:  # measured is what was written, in half precision
         written = load_weights(out)
-        card['exams'] = measure(written, args.source)
+        card['exams'] = measure(written, args.source, pictures=pictures)
         if not own:
             card['exams with tiles'] = measure(  # ten looks a picture
                 written, args.source, 200, tiles=True)
         save_weights(net, out, card)
+    if own and not args.checkpoint:
+        # Next time the folder may hold other pictures.
+        checkpoint.unlink(missing_ok=True)
     if args.json:
         print(json.dumps(card))
         return
@@ -270,19 +303,27 @@ def run_evaluate(args):
         print_results(results)
 
 
-def measure(net, source, count=500, tiles=False, voting=True):
-    """Results of `evaluate`, by the name of the exam or source."""
+def measure(net, source, count=None, tiles=False, voting=True, pictures=None):
+    """Results of `evaluate`, by the name of the exam or source.
+
+    Args:
+        net, tiles, voting: as for `evaluate`.
+        source: of the pictures; drawn ones are those of the exams.
+        count: drawn pictures an exam; None for `EXAM_PICTURES`.
+        pictures: those of another source, if they were read before.
+    """
     from torch.utils.data import DataLoader
 
     from d2lssd.classes import check_classes
     from d2lssd.data import BananasDataset
-    from d2lssd.evaluation import evaluate, examine
-    classes = check_classes(net, source)
-    if source == 'drawn':
-        return examine(net, count=count, progress=True, tiles=tiles,
-                       voting=voting)
-    options = {'classes': classes} if source != 'd2l' else {}
-    pictures = BananasDataset(False, source, **options)
+    from d2lssd.evaluation import EXAM_PICTURES, evaluate, examine
+    if pictures is None:
+        classes = check_classes(net, source)
+        if source == 'drawn':
+            return examine(net, count=count or EXAM_PICTURES, progress=True,
+                           tiles=tiles, voting=voting)
+        options = {'classes': classes} if is_folder(source) else {}
+        pictures = BananasDataset(False, source, **options)
     return {source: evaluate(net, DataLoader(pictures, 50), progress=True,
                              tiles=tiles, voting=voting)}
 
@@ -330,16 +371,20 @@ def run_export(args):
 def run_data(args):
     """Make sure that the pictures are there, and describe them."""
     from d2lssd.data import BananasDataset
+    from d2lssd.data.drawing import SIDE
     from d2lssd.data.files import cache_folder
+    own = is_folder(args.source)
     splits = {name: BananasDataset(is_train, args.source)
               for name, is_train in (('train', True), ('val', False))}
-    facts = {'source': args.source, 'folder': str(cache_folder())}
+    facts = {'source': args.source,
+             'folder': str(args.source if own else cache_folder())}
     for name, split in splits.items():
         boxes = split.labels[split.labels[..., 0] >= 0]
-        size = (boxes[:, 3:] - boxes[:, 1:3]) * 256
+        size = (boxes[:, 3:] - boxes[:, 1:3]) * SIDE
         facts[name] = {
-            'pictures': len(split), 'boxes': len(boxes),
-            'mean_size': [round(v, 1) for v in size.mean(0).tolist()]}
+            'pictures': len(split), 'boxes': len(boxes), 'mean_size':
+            [round(v, 1) for v in size.mean(0).tolist()] if len(boxes)
+            else None}
     if args.sheet:
         save_sheet(splits['train'], args.sheet)
     if args.json:
@@ -347,20 +392,38 @@ def run_data(args):
         return
     for name in splits:
         f = facts[name]
-        print(f'{name}: {f["pictures"]} pictures, {f["boxes"]} boxes, mean '
-              'size {}×{} of 256 pixels'.format(*f['mean_size']))
-    print(f'kept in {facts["folder"]}')
+        size = ('' if f['mean_size'] is None else ', mean size {}×{} of {} '
+                'pixels'.format(*f['mean_size'], SIDE))
+        print(f'{name}: {f["pictures"]} pictures, {f["boxes"]} boxes{size}')
+    print(f'{"read from" if own else "kept in"} {one_line(facts["folder"])}')
 
 
 def save_sheet(pictures, path, rows=4, columns=6):
     """Save the first pictures, with their boxes, as one."""
-    from d2lssd.plotting import plt, show_bboxes, show_images
+    from d2lssd.data.drawing import SIDE
+    from d2lssd.plotting import show_bboxes, show_images
     images, labels = pictures[:rows * columns]
-    axes = show_images(images, rows, columns, scale=2)
-    for ax, label in zip(axes, labels, strict=False):
-        show_bboxes(ax, label[label[:, 0] >= 0, 1:] * 256, colors='w')
-    plt.savefig(path, dpi=110)
-    plt.close()
+    with saving_figure(path):
+        axes = show_images(images, rows, columns, scale=2)
+        for ax, label in zip(axes, labels, strict=False):
+            show_bboxes(ax, label[label[:, 0] >= 0, 1:] * SIDE, colors='w')
+
+
+@contextlib.contextmanager
+def saving_figure(path):
+    """Save the figure that is drawn inside, whole or not at all."""
+    from d2lssd.data.files import replacing
+    from d2lssd.plotting import plt
+    path = Path(path)
+    kind = path.suffix.lower()
+    if kind not in ('.png', '.jpg', '.pdf', '.svg'):
+        raise ValueError(f'{path}: name it .png, .jpg, .pdf or .svg')
+    try:
+        yield
+        with replacing(path) as temporary:
+            plt.savefig(temporary, format=kind[1:], dpi=110)
+    finally:
+        plt.close()
 
 
 def run_check(args):
@@ -386,12 +449,6 @@ def run_check(args):
     if args.sheet:
         save_labelled(survey, args.sheet)
     return 2 if survey.problems else 0
-
-
-def one_line(text):
-    """A text with all that could break its line, or a terminal, escaped."""
-    return ''.join(c if c.isprintable() else ascii(c)[1:-1]
-                   for c in str(text))
 
 
 def count_folder(survey):
@@ -450,9 +507,8 @@ def several(number, word):
 def save_labelled(survey, path):
     """Save up to SHEET pictures of a folder, spread over all of it, with
     their boxes, one colour a class."""
-    from d2lssd.data.files import replacing
     from d2lssd.data.pictures import open_image
-    from d2lssd.plotting import COLORS, plt, show_bboxes, show_images
+    from d2lssd.plotting import COLORS, show_bboxes, show_images
     pictures = [each for each in survey.pictures if each.size]
     if not pictures:
         raise ValueError(f'{path}: not written, for there is no picture')
@@ -463,20 +519,18 @@ def save_labelled(survey, path):
     for picture in chosen:
         thumbs.append(open_image(picture.path))
         thumbs[-1].thumbnail((320, 320))
-    axes = show_images(thumbs, -(-count // columns), columns, scale=2.4)
-    for ax, thumb, picture in zip(axes, thumbs, chosen):
-        ax.set_title(plain(picture.path.name), y=0, pad=-4, va='top',
-                     fontsize=7)  # below, where no class name hides it
-        scale = [a / b for a, b in zip(thumb.size, picture.size)]
-        numbers = picture.classes
-        show_bboxes(
-            ax, (picture.boxes * (scale * 2)).clip(-999, 999),
-            ['?' if i is None else plain(survey.classes[i])
-             for i in numbers],
-            [COLORS[(i or 0) % len(COLORS)] for i in numbers] or None)
-    with replacing(path) as temporary:
-        plt.savefig(temporary, dpi=110)
-    plt.close()
+    with saving_figure(path):
+        axes = show_images(thumbs, -(-count // columns), columns, scale=2.4)
+        for ax, thumb, picture in zip(axes, thumbs, chosen):
+            ax.set_title(plain(picture.path.name), y=0, pad=-4, va='top',
+                         fontsize=7)  # below, where no class name hides it
+            scale = [a / b for a, b in zip(thumb.size, picture.size)]
+            numbers = picture.classes
+            show_bboxes(
+                ax, (picture.boxes * (scale * 2)).clip(-999, 999),
+                ['?' if i is None else plain(survey.classes[i])
+                 for i in numbers],
+                [COLORS[(i or 0) % len(COLORS)] for i in numbers] or None)
 
 
 def plain(name):

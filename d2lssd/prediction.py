@@ -1,6 +1,7 @@
 """Prediction: from a picture to boxes, and the weights that do it."""
 import functools
 import json
+import os
 import re
 from pathlib import Path
 
@@ -10,15 +11,21 @@ from PIL import Image
 from torch.nn import functional as F
 
 from d2lssd.classes import classes_of
-from d2lssd.data.files import cache_folder, checksum, replacing
-from d2lssd.data.pictures import open_image
+from d2lssd.data.files import (
+    cache_folder,
+    checksum,
+    one_line,
+    refuse_folder,
+    replacing,
+)
+from d2lssd.data.pictures import SIZE as SIDE
+from d2lssd.data.pictures import open_image, to_rgb
 from d2lssd.detection import multibox_detection
 from d2lssd.model import TinySSD, evaluating
 from d2lssd.tiles import boxes_of_tiles, join_tiles, look
 
 SHIPPED = Path(__file__).parent / 'weights'
 DEFAULT = 'wild'
-SIDE = 256
 
 
 def predict(X, net):
@@ -49,25 +56,58 @@ def read_image(picture):
     """Bring any picture to the form that the network takes.
 
     Args:
-        picture: a path, a Pillow image, an array ``(h, w, 3)`` of uint8, or a
-            tensor ``(3, h, w)``, 0–255.
+        picture: a path, a binary file, a Pillow image, an array ``(h, w, 3)``
+            or a tensor ``(3, h, w)``, 0–255. Of paths, files and Pillow
+            images, see `open_image`. Numbers that are not whole are cut to
+            0–255.
 
     Returns:
         Tuple of a float tensor ``(1, 3, 256, 256)``, 0–255, and the picture as
-        a Pillow image (RGB, its own size).
+        a new Pillow image (RGB, its own size).
 
     Raises:
         ValueError: what is given is no picture; the message names it.
+        TypeError: it is none of these.
         OSError: the file cannot be opened.
     """
-    if isinstance(picture, torch.Tensor):
-        picture = picture.detach().cpu().permute(1, 2, 0).numpy()
-    if isinstance(picture, np.ndarray):
-        picture = Image.fromarray(picture.clip(0, 255).astype(np.uint8))
-    if not isinstance(picture, Image.Image):
+    if isinstance(picture, Image.Image):
+        picture = to_rgb(picture)
+    elif isinstance(picture, (torch.Tensor, np.ndarray)):
+        picture = Image.fromarray(_pixels(picture))
+    elif isinstance(picture, (str, os.PathLike)) or hasattr(picture, 'read'):
         picture = open_image(picture)
-    picture = picture.convert('RGB')
+    else:
+        raise TypeError(f'picture: {type(picture).__name__}; a path, a Pillow '
+                        'image, an array (h, w, 3) or a tensor (3, h, w) is '
+                        'needed')
     return _resized(picture), picture
+
+
+def _pixels(values):
+    """An array or a tensor as uint8 array ``(h, w, 3)``."""
+    what = f'{type(values).__name__} {tuple(values.shape)} of {values.dtype}'
+    needed = '(h, w, 3)'
+    if isinstance(values, torch.Tensor):
+        needed = '(3, h, w)'
+        values = values.detach().cpu()
+        if values.is_floating_point():  # NumPy has no bfloat16
+            values = values.float()
+        values = values.numpy()
+        if values.ndim == 3:
+            values = values.transpose(1, 2, 0)
+    kind = values.dtype.kind
+    fits = (values.ndim == 3 and values.shape[2] == 3 and values.size
+            and (kind in 'if' or values.dtype == np.uint8))
+    if fits:
+        low, high = values.min(), values.max()
+        what += f', from {low:g} to {high:g}'
+        # Enlarging may lead a little beyond; up to 1 is another scale.
+        fits = (low == high == 0 or -256 < low and 1 < high < 512
+                if kind == 'f' else 0 <= low and high <= 255)
+    if not fits:
+        raise ValueError(f'picture: {what}; {needed} of uint8 or floats, from '
+                         '0 to 255, is needed')
+    return values.clip(0, 255).astype(np.uint8)
 
 
 def _resized(picture, box=None):
@@ -172,23 +212,52 @@ def trained_weights():
     return cache_folder() / 'trained' / 'tinyssd.safetensors'
 
 
+def weights_path(path):
+    """Make sure that a file of weights can have this name.
+
+    Args:
+        path: of the file. Its card and checkpoint are named after it, and
+            are told from it by their endings.
+
+    Returns:
+        The `Path`.
+
+    Raises:
+        ValueError: it does not end in .safetensors.
+        OSError: a folder has this name.
+    """
+    path = Path(path)
+    refuse_folder(path)
+    if path.suffix != '.safetensors':
+        raise ValueError(f'{path}: weights need a name that ends in '
+                         f'.safetensors, such as {path.name}.safetensors')
+    return path
+
+
 def save_weights(net, path, card=None):
-    """Write the weights of a network, in half precision.
+    """Write the weights of a network, in half precision where they fit.
 
     Args:
         net: a `TinySSD`; the names of its classes are written too.
-        path: of the file, a safetensors file; it appears whole or not at all.
-        card: dict of what to remember; written beside it, as .json.
+        path: of the file, NAME.safetensors; it appears whole or not at all.
+        card: dict of what to remember; written beside it, as NAME.json.
 
     Raises:
+        ValueError: another ending; weights that are no finite numbers.
         OSError: no room, no rights.
     """
     from safetensors.torch import save_file
 
-    path = Path(path)
-    state = {name: value.detach().cpu().contiguous().half()
-             if value.is_floating_point() else value.cpu()
+    path = weights_path(path)
+    state = {name: value.detach().cpu().contiguous()
              for name, value in net.state_dict().items()}
+    for name, value in state.items():
+        if not value.isfinite().all():
+            raise ValueError(f'{path}: not written, for {name} is not all '
+                             'finite numbers')
+        if value.is_floating_point():
+            half = value.half()
+            state[name] = half if half.isfinite().all() else value.float()
     with replacing(path) as temporary:
         save_file(state, temporary, {'format': 'd2lssd-1',
                                      'num_classes': str(net.num_classes),
@@ -279,12 +348,12 @@ def save_picture(picture, detections, path):
     """
     from PIL import ImageDraw, ImageFont
 
-    picture = read_image(picture)[1].copy()
+    picture = read_image(picture)[1]
     draw = ImageDraw.Draw(picture)
     unit = max(1, round(min(picture.size) / 400))
     font = ImageFont.load_default(8 + 7 * unit)
     for found in reversed(detections):
-        text = f'{found["label"]} {found["score"]:.2f}'
+        text = f'{one_line(found["label"])} {found["score"]:.2f}'
         draw.rectangle(found['box'], outline='black', width=3 * unit)
         draw.rectangle(found['box'], outline='#FFD400', width=2 * unit)
         x, y = found['box'][:2]

@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib import pyplot as plt
 from PIL import Image
 
 from d2lssd.__main__ import main
@@ -160,12 +161,20 @@ def test_the_sheet_takes_24_pictures_from_all_over(tmp_path, capsys,
 def test_a_sheet_that_cannot_be_drawn_comes_after_the_report(tmp_path,
                                                              capsys):
     folder = make(tmp_path / 'mine')
-    for name in 'sheet.tiger', 'mine/label.csv/sheet.png':
+    (tmp_path / 'folder.png').mkdir()
+    before = plt.get_fignums()
+    for name, words in {
+            'sheet.tiger': 'sheet.tiger: name it .png',
+            'sheet': 'sheet: name it .png',
+            'folder.png': 'folder.png: a folder has this name',
+            'mine/label.csv/sheet.png': 'file stands where a fol'}.items():
         status, lines, errors = check(capsys, folder, '--sheet',
                                       tmp_path / name)
         assert status == 2
         assert lines[-1] == 'no problems'
-        assert 'd2lssd: ' in errors
+        assert words in errors.splitlines()[-1]
+        assert '.part' not in errors
+    assert plt.get_fignums() == before
 
 
 def test_boxes_beyond_all_measure_spoil_neither_sheet_nor_numbers(tmp_path,
@@ -212,3 +221,36 @@ def test_without_check_a_folder_is_described_as_before(tmp_path, capsys):
     assert main(['data', '--source', str(folder), '--json']) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts['train']['pictures'] + facts['val']['pictures'] == 8
+    assert facts['folder'] == str(folder)
+
+
+def test_a_split_without_boxes_has_no_mean_size_and_no_home_is_needed(
+        tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv('D2LSSD_HOME', '~nosuchuser/x')
+    make(tmp_path / 'train', 'a.png,fig,0,0,50,25\n', ['a.png'])
+    make(tmp_path / 'val', '', ['a.png'])
+    command = ['data', '--source', str(tmp_path)]
+
+    def refuse(word):
+        raise ValueError(word)
+
+    assert main([*command, '--json']) == 0
+    facts = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert facts['train']['mean_size'] == [128, 128]
+    assert facts['val']['mean_size'] is None
+    assert main(command) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        'train: 1 pictures, 1 boxes, mean size 128.0×128.0 of 256 pixels',
+        'val: 1 pictures, 0 boxes', f'read from {tmp_path}']
+
+
+def test_the_sheet_of_a_source_appears_whole_in_a_new_folder(tmp_path,
+                                                             capsys):
+    folder = make(tmp_path / 'mine', names=[f'{i}.png' for i in range(8)],
+                  rows='0.png,0,0,0,50,50\n')
+    out = tmp_path / 'new' / 'sheet.png'
+    before = plt.get_fignums()
+    assert main(['data', '--source', str(folder), '--sheet', str(out)]) == 0
+    assert Image.open(out).size > (100, 100)
+    assert [file.name for file in out.parent.iterdir()] == ['sheet.png']
+    assert plt.get_fignums() == before

@@ -88,6 +88,20 @@ def test_other_pictures_are_kept_apart(sketches, home, other):
     assert len(os.listdir(home)) == 2
 
 
+@pytest.mark.parametrize('several', [False, True])
+def test_a_style_of_ones_own_is_drawn_and_kept_apart(home, several):
+    large, small = (drawing.Style(size=size) for size in ((99, 99), (30, 30)))
+    for style, other in (large, small), (small, large):
+        style = (style, other) if several else style
+        _, labels = drawn_bananas('val', 2, style=style, progress=False)
+        _, again = drawn_bananas('val', 2, style=style, progress=False)
+        assert torch.equal(labels, again)
+        sides = (labels[0, 0, 3:] - labels[0, 0, 1:3]) * 256
+        assert (sides.max() > 60) == (large == (
+            style[0] if several else style))
+    assert len(os.listdir(home)) == 2
+
+
 def test_a_new_version_of_the_drawing_draws_anew(sketches, monkeypatch):
     drawn_bananas('train', 2)
     sketches.clear()

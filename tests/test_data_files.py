@@ -66,6 +66,12 @@ def test_a_user_without_home_is_told_what_to_set(monkeypatch, answer):
         files.cache_folder()
 
 
+def test_an_unknown_user_in_the_variable_is_named(monkeypatch):
+    monkeypatch.setenv('D2LSSD_HOME', '~nosuchuser/x')
+    with pytest.raises(OSError, match='D2LSSD_HOME is ~nosuchuser/x.*set'):
+        files.cache_folder()
+
+
 def test_what_was_saved_is_read_back(tmp_path):
     path = tmp_path / 'new' / 'folder' / 'a.safetensors'
     tensors = some_tensors()
@@ -239,6 +245,14 @@ def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
     for path in tmp_path / 'home' / 'a', tmp_path / 'home' / 'b' / 'a':
         with pytest.raises(OSError, match='file stands where a folder'):
             files.save_tensors(path, some_tensors(), DESCRIPTION)
+
+
+def test_a_folder_in_the_place_of_the_file_is_named(tmp_path):
+    (tmp_path / 'a').mkdir()
+    with pytest.raises(IsADirectoryError,
+                       match=f'write {tmp_path / "a"}: a folder has'):
+        files.save_tensors(tmp_path / 'a', some_tensors(), DESCRIPTION)
+    assert os.listdir(tmp_path) == ['a']
 
 
 @NOT_ROOT

@@ -286,6 +286,58 @@ def test_from_nothing_and_from_own_weights_by_command(
     assert json.loads(capsys.readouterr().out)['start'] == 'a.safetensors'
 
 
+def broken(folder):
+    (folder / 'val' / 'images' / '0.png').write_text('no picture')
+
+
+def empty(folder):
+    (folder / 'val' / 'label.csv').write_text('img_name,label,xmin,ymin,xmax,'
+                                              'ymax\n')
+    for file in (folder / 'val' / 'images').iterdir():
+        file.unlink()
+
+
+@pytest.mark.parametrize(('spoil', 'options', 'words'), [
+    (broken, [], '0.png: not a picture'),
+    (empty, [], 'no picture'),
+    (None, ['--save', 'w1.json'], 'w1.json: weights need a name that ends in'),
+    (None, ['--save', 'w2.checkpoint'], 'w2.checkpoint.safetensors'),
+    (None, ['--save', 'mine/'], 'mine: a folder has this name'),
+    (None, ['--save', 'w.safetensors', '--checkpoint', 'w.safetensors'],
+     '--checkpoint w.safetensors: the results go there'),
+    (None, ['--save', 'w.safetensors', '--checkpoint', 'w.json'],
+     '--checkpoint w.json: the results go there'),
+])
+def test_what_would_fail_at_the_end_is_said_before_training(
+        splits, monkeypatch, capsys, spoil, options, words):
+    monkeypatch.chdir(splits.parent)
+    monkeypatch.setattr('d2lssd.training.train',
+                        lambda *args, **more: pytest.fail('trained'))
+    if spoil:
+        spoil(splits)
+    assert main(['train', '--source', str(splits), *options]) == 2
+    assert words in capsys.readouterr().err
+    assert [file.name for file in splits.parent.iterdir()] == ['mine']
+
+
+def test_the_checkpoint_stays_until_the_weights_are_measured(
+        splits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def fails(*args, **more):
+        raise ValueError('a bad disk')
+
+    command = ['train', '--source', str(splits), '--epochs', '1',
+               '--weights', 'none']
+    for name in 'd2lssd.prediction.load_weights', 'd2lssd.evaluation.evaluate':
+        with monkeypatch.context() as broken:
+            broken.setattr(name, fails)
+            assert main(command) == 2
+        assert (tmp_path / 'mine.checkpoint').exists()
+    assert main(command) == 0
+    assert not (tmp_path / 'mine.checkpoint').exists()
+
+
 def test_display_writes_the_name_of_a_class_beside_its_score():
     rows = torch.tensor([[1, 0.875, 0.1, 0.1, 0.5, 0.5]])
     d2lssd.display(torch.zeros(8, 8, 3), rows, 0.5, ['fig', 'pear'])

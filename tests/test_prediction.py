@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 import d2lssd
-from d2lssd.__main__ import main
+from d2lssd.__main__ import build_parser, main
+from d2lssd.evaluation import EXAM_PICTURES
 from d2lssd.prediction import SHIPPED
 
 
@@ -101,6 +102,73 @@ def test_a_picture_turned_by_exif_is_found_where_a_person_sees_it(
         upright, net)
 
 
+def transparent():
+    image = Image.new('RGBA', (40, 30), (255, 0, 0, 0))
+    image.paste((0, 0, 255, 255), (0, 0, 20, 30))
+    return image
+
+
+def turned():
+    image = Image.new('RGB', (40, 30))
+    image.paste('yellow', (0, 0, 20, 15))
+    image.getexif()[0x0112] = 6
+    return image
+
+
+def deep():
+    return Image.fromarray(np.linspace(0, 65535, 1200).astype(
+        np.uint16).reshape(30, 40))
+
+
+@pytest.mark.parametrize('make', [transparent, turned, deep])
+def test_a_pillow_image_is_read_as_its_file_is(make, tmp_path):
+    image = make()
+    image.save(tmp_path / 'p.png', exif=image.getexif())
+    (X, picture), (Y, same) = (d2lssd.read_image(each)
+                               for each in (image, tmp_path / 'p.png'))
+    assert torch.equal(X, Y)
+    assert picture.size == same.size
+    assert picture.tobytes() == same.tobytes()
+    assert picture is not image
+
+
+def test_an_array_and_a_tensor_are_read_as_the_picture_is(picture):
+    expected, _ = d2lssd.read_image(picture[0])
+    pixels = np.array(picture[0])
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    for same in (pixels, pixels.astype(np.float64), tensor, tensor.float(),
+                 tensor.bfloat16(), tensor.long()):
+        assert torch.equal(d2lssd.read_image(same)[0], expected)
+    black = torch.zeros(3, 8, 8)
+    assert (d2lssd.read_image(black)[0] == 0).all()
+    beyond = torch.tensor([-3, 260.]).repeat(3, 2, 1)  # as bicubic may give
+    assert d2lssd.read_image(beyond)[1].getextrema() == ((0, 255),) * 3
+
+
+@pytest.mark.parametrize(('value', 'words'), [
+    (np.ones((9, 9, 3), np.uint16), r'ndarray \(9, 9, 3\) of uint16, *'),
+    (np.full((9, 9, 3), 0.7), 'of float64, from 0.7 to 0.7'),
+    (np.full((9, 9, 3), np.nan), 'from nan to nan'),
+    (np.zeros((3, 20, 20), np.uint8), r'\(3, 20, 20\) of uint8; \(h, w, 3\)'),
+    (np.zeros((20, 20), np.uint8), r'\(20, 20\) of uint8'),
+    (np.zeros((0, 5, 3), np.uint8), r'\(0, 5, 3\)'),
+    (np.full((9, 9, 3), 300), 'from 300 to 300'),
+    (torch.zeros(1, 3, 9, 9), r'Tensor \(1, 3, 9, 9\) of .*; \(3, h, w\)'),
+    (torch.zeros(9, 9, 3), r'Tensor \(9, 9, 3\)'),
+    (torch.rand(3, 9, 9), 'from .* 0 to 255, is needed'),
+])
+def test_numbers_that_are_no_picture_are_refused_with_what_is(value, words):
+    words = words.removesuffix(', *')
+    with pytest.raises(ValueError, match=f'^picture: .*{words}'):
+        d2lssd.read_image(value)
+
+
+@pytest.mark.parametrize('value', [None, 0, b'bytes', [[1]]])
+def test_what_is_no_picture_at_all_is_refused_by_its_type(value):
+    with pytest.raises(TypeError, match=type(value).__name__ + '; a path'):
+        d2lssd.read_image(value)
+
+
 def test_boxes_are_in_pixels_of_the_original_picture(net, picture):
     small = d2lssd.detect(picture[0], net, tiles=False)[0]['box']
     image = picture[0].resize((1024, 768), Image.Resampling.NEAREST)
@@ -145,6 +213,42 @@ def test_weights_survive_being_saved(tmp_path):
     for name, value in net.state_dict().items():
         half = value.half().float() if value.is_floating_point() else value
         assert torch.equal(state[name], half), name
+
+
+def test_weights_too_large_for_half_precision_survive_being_saved(tmp_path):
+    net = d2lssd.TinySSD(1)
+    net.blk_0[0][1].running_var.fill_(70_000)
+    file = tmp_path / 'w.safetensors'
+    d2lssd.save_weights(net, file)
+    again = d2lssd.load_weights(file)
+    assert (again.blk_0[0][1].running_var == 70_000).all()
+
+
+def test_weights_that_are_no_numbers_do_not_replace_those_that_are(tmp_path):
+    net, file = d2lssd.TinySSD(1), tmp_path / 'w.safetensors'
+    d2lssd.save_weights(net, file)
+    net.state_dict()['cls_0.bias'][2] = float('nan')
+    with pytest.raises(ValueError, match='w.safetensors: .*cls_0.bias is not'):
+        d2lssd.save_weights(net, file)
+    assert d2lssd.load_weights(file)
+
+
+@pytest.mark.parametrize('name', [
+    'w1.json', 'w2.checkpoint', 'lr0.1', 'w', 'w.safetensor'])
+def test_weights_have_one_ending_so_that_nothing_shares_their_name(
+        name, tmp_path):
+    with pytest.raises(ValueError, match=f'{name}: weights need a name that '
+                       f'ends in .safetensors, such as {name}.safetensors'):
+        d2lssd.save_weights(d2lssd.TinySSD(1), tmp_path / name, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_name_of_a_class_stays_on_one_line_of_the_picture(tmp_path):
+    found = [{'label': 'two\nlines', 'score': 0.9, 'box': [5, 20, 30, 40]}]
+    image = Image.new('RGB', (90, 60))
+    d2lssd.save_picture(image, found, tmp_path / 'out.png')
+    assert Image.open(tmp_path / 'out.png').size == (90, 60)
+    assert image.getextrema() == ((0, 0),) * 3
 
 
 class Evil:
@@ -233,6 +337,83 @@ def test_an_image_that_cannot_be_read_does_not_stop_the_others(
     assert len(lines) == 3
     for line, name in zip(lines, names):
         assert name in line
+
+
+@pytest.mark.parametrize('encoding', ['ascii', 'utf-8'])
+def test_a_name_that_cannot_be_printed_does_not_stop_the_others(
+        tmp_path, picture, monkeypatch, encoding):
+    names = ['bad\udcff.png', 'ñ.png', 'two\nlines.png', 'good.png']
+    try:
+        for name in names:
+            picture[0].save(tmp_path / name)
+    except (OSError, ValueError):
+        pytest.skip('no such names here')
+    output = io.TextIOWrapper(io.BytesIO(), encoding, errors='strict')
+    monkeypatch.setattr(sys, 'stdout', output)
+    assert main(['predict', '--no-tiles',
+                 *(str(tmp_path / name) for name in names)]) == 0
+    lines = output.buffer.getvalue().decode(encoding).splitlines()
+    lines = [line for line in lines if not line.startswith('  ')]
+    for line, name in zip(lines, [
+            'bad\\udcff.png', 'ñ.png' if encoding == 'utf-8' else '\\xf1.png',
+            'two\\nlines.png', 'good.png'], strict=True):
+        assert line.startswith(f'{tmp_path / name}: '), line
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='has no /dev/stdin')
+def test_a_picture_from_a_pipe_is_read_once_and_drawn_on(tmp_path, picture):
+    file = tmp_path / 'in.png'
+    picture[0].save(file)
+    result = subprocess.run(
+        [sys.executable, '-m', 'd2lssd', 'predict', '/dev/stdin', '--no-tiles',
+         '--save', tmp_path / 'out.png'], input=file.read_bytes(),
+        capture_output=True)
+    assert result.returncode == 0, result.stderr
+    assert Image.open(tmp_path / 'out.png').size == picture[0].size
+
+
+def test_detections_are_printed_even_if_their_picture_cannot_be_saved(
+        tmp_path, picture, capsys):
+    file, folder = tmp_path / 'in.png', tmp_path / 'folder.png'
+    picture[0].save(file)
+    folder.mkdir()
+    for out, words in ((tmp_path / 'out.tiger', 'out.tiger: name it'),
+                       (folder, 'folder.png: a folder has this name')):
+        assert main(['predict', str(file), '--json', '--no-tiles', '--save',
+                     str(out)]) == 2
+        result = capsys.readouterr()
+        assert json.loads(result.out)['detections']
+        assert words in result.err
+
+
+@pytest.mark.parametrize(('command', 'option', 'value'), [
+    ('train', '--seed', '-1'), ('train', '--seed', '1' + 20 * '0'),
+    ('train', '--lr', 'nan'), ('train', '--lr', '-1'),
+    ('train', '--lr', 'inf'), ('train', '--batch-size', '9' * 30),
+    ('evaluate', '--count', '0'), ('predict', '--threshold', 'nan')])
+def test_a_number_out_of_bounds_is_refused_with_the_bounds(
+        command, option, value, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, option, value])
+    assert stop.value.code == 2
+    assert f'argument {option}: {value} is not between' in (
+        capsys.readouterr().err)
+
+
+def help_of(command, capsys):
+    with pytest.raises(SystemExit):
+        build_parser().parse_args([command, '--help'])
+    return ' '.join(capsys.readouterr().out.split())
+
+
+def test_the_help_names_what_there_is(capsys):
+    train, evaluate = (help_of(each, capsys) for each in ('train', 'evaluate'))
+    for name in d2lssd.RECIPES:
+        assert f"'{name}'" in train.partition('--weights FILE ')[0], name
+    for file in SHIPPED.glob('*.safetensors'):
+        for text in train, evaluate:
+            assert f"'{file.stem}'" in text.rpartition('--weights FILE ')[2]
+    assert f'default: {EXAM_PICTURES}' in evaluate
 
 
 @pytest.mark.parametrize('arguments', [

@@ -4,6 +4,7 @@ Drawing goes to several processes at once. joblib starts them afresh rather
 than as copies of this one, so that it works in notebooks, in scripts without
 a ``__main__`` guard, and beside the threads of PyTorch, on every system.
 """
+import dataclasses
 import hashlib
 import json
 import operator
@@ -50,7 +51,7 @@ def drawn_bananas(split, count=None, seed=0, style='plain', num_bananas=1,
              else number_of_pictures('count', count))
     what = {'split': split, 'count': count, 'seed': seed, 'style': style,
             'num_bananas': num_bananas, 'drawing': drawing.DRAWING_VERSION}
-    description = {'drawn bananas': json.dumps(what, default=operator.index)}
+    description = {'drawn bananas': json.dumps(what, default=_as_json)}
     path = None
     if cache:
         path = _path(description, split, count)
@@ -62,6 +63,13 @@ def drawn_bananas(split, count=None, seed=0, style='plain', num_bananas=1,
     if path is not None:
         files.keep(path, {'images': images, 'labels': labels}, description)
     return images, labels
+
+
+def _as_json(value):
+    """What JSON has no word for: a `Style`, and the numbers of NumPy."""
+    if dataclasses.is_dataclass(value):
+        return dataclasses.asdict(value)
+    return operator.index(value)
 
 
 def number_of_pictures(name, value):
@@ -103,7 +111,9 @@ def _path(description, split, count):
 def _draw(split, count, seed, style, num_bananas, progress, kept):
     import torch
     from tqdm.auto import tqdm
-    images = np.empty((count, 3, 256, 256), np.uint8)
+
+    from .drawing import SIDE
+    images = np.empty((count, 3, SIDE, SIDE), np.uint8)
     boxes = []
     text = f'drawing {count} {WORDS[split]} pictures'
     text += ', kept for next time' if kept else ''

@@ -37,13 +37,14 @@ def cache_folder():
         OSError: there is no home folder to put it in.
     """
     named = os.environ.get(HOME_VARIABLE, '').strip()
-    if named:
-        return Path(named).expanduser().absolute()
-    from platformdirs import user_cache_path
     try:
+        if named:
+            return Path(named).expanduser().absolute()
+        from platformdirs import user_cache_path
         folder = user_cache_path('d2lssd', appauthor=False)
     except (RuntimeError, KeyError) as error:
-        raise OSError(errno.ENOENT, f'no home folder found ({error}); '
+        reason = f'{HOME_VARIABLE} is {named}' if named else error
+        raise OSError(errno.ENOENT, f'no home folder found ({reason}); '
                       f'{_name_another()}') from error
     if not folder.is_absolute():  # what is left of an unknown ~
         raise OSError(errno.ENOENT, f'no home folder found (got {folder}); '
@@ -54,6 +55,17 @@ def cache_folder():
 def _name_another():
     return (f'set the environment variable {HOME_VARIABLE} to a folder that '
             'you may write to')
+
+
+def refuse_folder(path):
+    """Make sure that a file can have this name.
+
+    Raises:
+        IsADirectoryError: a folder has it.
+    """
+    if Path(path).is_dir():
+        raise IsADirectoryError(errno.EISDIR, f'cannot write {path}: a folder '
+                                'has this name; name a file')
 
 
 @contextlib.contextmanager
@@ -70,6 +82,7 @@ def replacing(path):
         OSError: with the folder, the reason and the way out in its text.
     """
     path = Path(path)
+    refuse_folder(path)
     # A folder and not just a file: whatever the writer makes beside it
     # (safetensors has a temporary file of its own) is cleared away too.
     workplace = path.with_name(f'.{path.name}.{secrets.token_hex(8)}.part')
@@ -140,6 +153,12 @@ def _cannot_write(path, error):
     return OSError(number, f'cannot write {path.name} in {path.parent} '
                    f'({os.strerror(number)}): {WAYS_OUT[number]}'
                    f'{_name_another()}')
+
+
+def one_line(text):
+    """A text with all that could break its line, or a terminal, escaped."""
+    return ''.join(c if c.isprintable() else ascii(c)[1:-1]
+                   for c in str(text))
 
 
 def read_input(path):

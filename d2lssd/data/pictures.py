@@ -56,6 +56,22 @@ def _open(file, name):
         raise _too_large(name, int(pixels[0])) from error
     except Exception as error:  # a broken header may raise almost anything
         raise _damaged(name, error) from error
+    return to_rgb(image, name)
+
+
+def to_rgb(image, name='picture'):
+    """Bring a Pillow image of any kind to what `open_image` gives.
+
+    Args:
+        image: Pillow image; it stays as it is.
+        name: what messages call it.
+
+    Returns:
+        Pillow image of mode RGB, a new one.
+
+    Raises:
+        ValueError: see `open_image`.
+    """
     if image.format == 'EPS':  # Pillow would run Ghostscript on it
         raise ValueError(f'{name}: a PostScript program, not a picture; '
                          'save it as PNG or JPEG')
