@@ -150,6 +150,7 @@ def multibox_target(anchors, labels):
     Source: SSD, section 2.2.
     """
     check_labels(labels)
+    labels = labels.to(anchors.dtype)
     if labels.shape[1] == 0:
         labels = F.pad(labels, (0, 0, 0, 1), value=-1)
     match = match_anchors(anchors[0], labels)  # (B, A)
@@ -209,8 +210,8 @@ def check_labels(labels, num_classes=None):
 
     Raises:
         ValueError: the shape is wrong, a class is no class, or a box has its
-            corners swapped or is not finite. It names the image, the row and
-            the value.
+            corners swapped, is not finite or lies outside the image. It names
+            the image, the row and the value.
     """
     if labels.ndim != 3 or labels.shape[2] != 5:
         raise ValueError(f'labels of shape {tuple(labels.shape)}: expected '

@@ -44,7 +44,7 @@ def box_iou(boxes1, boxes2):
         boxes2: float tensor ``(m, 4)``, corner format; best the longer one.
 
     Returns:
-        Float tensor ``(n, m)``, 0–1.
+        Float tensor ``(n, m)``, 0–1; ``nan`` for two boxes without area.
     """
     x1, y1, x2, y2 = boxes2.t().contiguous()
     area = (x2 - x1) * (y2 - y1)

@@ -89,7 +89,7 @@ def iou_by_class(found, true):
     Returns:
         Float tensor ``(n, m)``, 0 where the classes differ.
     """
-    iou = box_iou(found[:, 2:], true[:, 1:])
+    iou = box_iou(found[:, 2:], true[:, 1:]).nan_to_num()  # of no area: 0
     other = (found[:, :1] != true[:, 0]) | (true[:, 0] < 0)
     return iou.masked_fill(other, 0)
 

@@ -1,8 +1,9 @@
-"""Training: the loop, and two recipes for it."""
+"""Training: the loop, and recipes for it."""
 import dataclasses
 import itertools
 import json
 import math
+import os
 import platform
 import sys
 import time
@@ -20,9 +21,9 @@ from d2lssd import distributed
 from d2lssd.anchors import multibox_target, object_weights
 from d2lssd.classes import adapt, classes_in, classes_of
 from d2lssd.data import BananasDataset, read_data_bananas
-from d2lssd.data.drawing import DRAWING_VERSION, SIDE, draw_scene
+from d2lssd.data.drawing import DRAWING_VERSION, SIDE, whole
 from d2lssd.data.drawn import draw_chunks, pad_labels
-from d2lssd.data.files import load_state, save_state
+from d2lssd.data.files import checksum, load_state, save_state
 from d2lssd.evaluation import evaluate
 from d2lssd.losses import balanced_loss, calc_loss
 from d2lssd.memory import keep_memory, recomputing
@@ -93,8 +94,8 @@ def autocast(device, wanted=True):
     """
     if device.type == 'cuda':
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = (device.type == 'cpu'
+    else:  # PyTorch for Macs has no such question, and no answer
+        fast = (device.type == 'cpu' and torch.backends.mkldnn.is_available()
                 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return torch.autocast(device.type, torch.bfloat16, enabled=fast and wanted)
 
@@ -117,9 +118,9 @@ class Recipe:
             seen again every epoch, and 'mixed' are wild, 'sizes' and plain
             ones in turn; 'fresh plain' and 'fresh small' ones are never seen
             again, nor are 'fresh' ones, which are plain and wild.
-        num_pictures: how many drawn pictures, if they are seen again; an
-            epoch is a thousand of them then. None for 1000 or for all there
-            are of another source.
+        num_pictures: how many drawn pictures, if they are seen again; of a
+            multiple of a thousand, each epoch takes the next thousand. None
+            for 1000. Of another source all are taken.
         side: pixels a side to which pictures are enlarged.
         num_bananas: on a drawn picture, a number or (low, high).
         flips: mirror and turn half of the pictures.
@@ -257,11 +258,12 @@ def flip(X, Y):
     return X, torch.where(real, Y, -1)
 
 
-def read_pictures(recipe, source='drawn'):
+def read_pictures(recipe, source='drawn', progress=True):
     """All training pictures of a recipe.
 
     Args:
         recipe, source: as for `batches`.
+        progress: show a bar.
 
     Returns:
         What `read_data_bananas` gives; None where pictures are drawn afresh.
@@ -271,7 +273,7 @@ def read_pictures(recipe, source='drawn'):
     options = _options(recipe, source)
     if source == 'drawn':
         options['count'] = recipe.num_pictures or EPOCH
-    return read_data_bananas(True, source, **options)
+    return read_data_bananas(True, source, progress=progress, **options)
 
 
 def batches(recipe, start=0, source='drawn', seed=0, pictures=None):
@@ -321,8 +323,8 @@ def num_steps(recipe, pictures=None):
 
 
 def _whole(recipe, images):
-    """Pictures an epoch: all, but of a stock of several epochs one."""
-    stock = recipe.num_pictures and len(images) % EPOCH == 0
+    """Pictures an epoch: all, but a thousand of a stock of thousands."""
+    stock = len(images) == recipe.num_pictures and len(images) % EPOCH == 0
     return EPOCH if stock else len(images)
 
 
@@ -358,12 +360,12 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
         FloatingPointError: the loss is no longer a number.
         ConnectionError: of several processes (see `distributed`), one ended.
     """
-    recipe = find_recipe(recipe, **changes)
+    recipe, seed = find_recipe(recipe, **changes), whole('seed', seed)
     distributed.join()
     device = device or distributed.device()
     spare = not keep_memory() and distributed.world_size() == 1
     with distributed.one_goes_first():
-        pictures = read_pictures(recipe, source)
+        pictures = read_pictures(recipe, source, progress)
     distributed.check_share(recipe.batch_size, _whole(
         recipe, pictures[0]) if pictures else recipe.batch_size)
     classes = classes_in(source)
@@ -379,8 +381,11 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
     bar = tqdm(total=recipe.num_epochs * steps, unit='step',
                initial=len(run.history) * steps,
                desc='training', disable=not progress or distributed.rank() > 0)
+    # A loader draws a number even if it has nothing to shuffle: not from those
+    # that mirror the training pictures.
     validation = validate and DataLoader(BananasDataset(
-        False, source, **_options(recipe, source)), 50)
+        False, source, progress=progress, **_options(recipe, source)), 50,
+        generator=torch.Generator())
     # The first two feature maps are the largest by far.
     with (bar, distributed.naming_the_lost(checkpoint),
           recomputing(*net.blk_0[:2] if spare else ())):
@@ -423,7 +428,10 @@ def find_recipe(recipe, **changes):
         if getattr(recipe, name) not in values:
             raise ValueError(f'{name} = {getattr(recipe, name)!r}: known are '
                              f'{", ".join(values)}')
-    for name, least in ('num_epochs', 1), ('batch_size', 1), ('side', 128):
+    numbers = {'num_epochs': 1, 'batch_size': 1, 'side': 128}
+    if recipe.num_pictures is not None:
+        numbers['num_pictures'] = 1
+    for name, least in numbers.items():
         value = getattr(recipe, name)
         if not isinstance(value, int) or value < least:
             raise ValueError(f'{name} = {value!r}: a whole number, at least '
@@ -436,7 +444,10 @@ class _Run:
 
     def __init__(self, recipe, net, seed, steps, source):
         self.recipe, self.net = recipe, net
-        self.seed, self.source, self.steps = seed, source, steps
+        self.seed, self.steps = seed, steps
+        self.source = os.path.normpath(source)
+        self.start = checksum({name: tensor.cpu() for name, tensor
+                               in net.state_dict().items()})
         self.history = []
         kind = {'sgd': torch.optim.SGD, 'adamw': torch.optim.AdamW}
         self.optimizer = kind[recipe.optimizer](
@@ -530,9 +541,9 @@ class _Run:
 
     def what(self):
         """What tells this run from another."""
-        return {'seed': self.seed, 'source': str(self.source),
-                'classes': classes_of(self.net), 'steps': self.steps,
-                **dataclasses.asdict(self.recipe)}
+        return {'seed': self.seed, 'source': self.source,
+                'start': self.start, 'classes': classes_of(self.net),
+                'steps': self.steps, **dataclasses.asdict(self.recipe)}
 
     def save(self, path):
         """Write a checkpoint, in one step."""
@@ -546,9 +557,10 @@ class _Run:
         """Go on from a checkpoint."""
         try:
             state = load_state(path, CHECKPOINT)
+            if not state['history']:
+                return  # of whatever run: there is nothing in it
             mine, theirs = json.loads(json.dumps(self.what())), state['run']
-            other = {key: theirs.get(key) for key in mine
-                     if mine[key] != theirs.get(key)}
+            other = _differences(mine, theirs)
             if not other:
                 for name, part in self.parts().items():
                     part.load_state_dict(state['parts'][name])
@@ -563,6 +575,21 @@ class _Run:
         if other:
             raise ValueError(f'{path}: a checkpoint of another run ({other}); '
                              'give it another name, or remove it')
+        if theirs.get('start', self.start) != self.start:
+            warnings.warn(f'{path}: this run started from other weights, or '
+                          'those given have learnt since; it goes on from '
+                          'the checkpoint', stacklevel=3)
+
+
+def _differences(mine, theirs):
+    """In which parts a checkpoint's run is another one, in words.
+
+    What a recipe of an older version did not name was as it is by default.
+    """
+    theirs = {**dataclasses.asdict(Recipe()), **theirs}
+    return ', '.join(f'{key} {theirs.get(key)!r}, not {mine.get(key)!r}'
+                     for key in {**mine, **theirs}
+                     if key != 'start' and theirs.get(key) != mine.get(key))
 
 
 def describe_run(recipe, seed, source):

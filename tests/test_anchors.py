@@ -334,6 +334,16 @@ def test_targets_leave_the_labels_as_they_were():
     assert torch.equal(labels, before)
 
 
+@pytest.mark.parametrize('dtype', [torch.int64, torch.half, torch.double])
+def test_labels_of_another_type_give_the_same_targets(dtype):
+    anchors = torch.tensor([[[0, 0, 0.5, 0.5], [0, 0, 0.9, 1]]])
+    labels = torch.tensor([[[0, 0.0, 0, 1, 1]]])
+    for a, b in zip(d2lssd.multibox_target(anchors, labels),
+                    d2lssd.multibox_target(anchors, labels.to(dtype))):
+        assert a.dtype == b.dtype
+        assert torch.equal(a, b)
+
+
 def test_offsets_of_targets_applied_to_the_anchors_give_the_boxes_back():
     anchors = d2lssd.multibox_prior(torch.zeros(8, 8), [0.3, 0.4], [1, 2])
     labels = torch.tensor([[[0, 0.1, 0.15, 0.4, 0.5],

@@ -328,6 +328,13 @@ def test_the_greatest_iou_of_each_detection_worked_by_hand():
         d2lssd.best_iou([FOUND], [TRUE, TRUE])
 
 
+def test_a_detection_without_area_is_a_false_alarm_beside_a_box_without():
+    point = torch.tensor([0.3, 0.3, 0.3, 0.3])
+    kinds = d2lssd.mistakes(torch.tensor([[0, 0.9, *point]]),
+                     torch.tensor([[0, *point]]))
+    assert [len(kinds[kind]) for kind in ('false alarm', 'missed')] == [1, 1]
+
+
 # Kinds of mistakes.
 
 def test_mistakes_are_sorted_by_kind_worked_by_hand():

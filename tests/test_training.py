@@ -7,6 +7,7 @@ import torch
 import d2lssd
 from d2lssd import training
 from d2lssd.data import drawn
+from d2lssd.data.files import load_state, save_state
 from d2lssd.training import batches, find_recipe, num_steps
 
 SMALL = {'num_epochs': 2, 'batch_size': 4}
@@ -31,7 +32,8 @@ def one_thread():
 
 
 def run(**changes):
-    return d2lssd.train('source', progress=False, **{**SMALL, **changes})
+    return d2lssd.train(**{'recipe': 'source', 'progress': False, **SMALL,
+                           **changes})
 
 
 def weights(net):
@@ -111,7 +113,7 @@ def test_a_run_that_is_resumed_ends_with_the_same_weights(
     assert [h['loss'] for h in history] == [h['loss'] for h in again]
 
 
-def cut_off(checkpoint, after):
+def cut_off(checkpoint, after, **changes):
     """Stop a run when it has saved so many epochs."""
     save = training._Run.save
 
@@ -123,7 +125,7 @@ def cut_off(checkpoint, after):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training._Run, 'save', save_and_stop)
         with pytest.raises(KeyboardInterrupt):
-            run(checkpoint=checkpoint)
+            run(checkpoint=checkpoint, **changes)
 
 
 @pytest.mark.parametrize('damage', [b'', b'PK\x03\x04', b'\x80\x02K\x01.'])
@@ -138,8 +140,87 @@ def test_a_damaged_checkpoint_is_named_and_kept(tmp_path, damage):
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     file = tmp_path / 'run.checkpoint'
     run(checkpoint=file, num_epochs=1)
-    with pytest.raises(ValueError, match="another run .*'num_epochs': 1"):
+    with pytest.raises(ValueError, match='another run .*num_epochs 1, not 2'):
         run(checkpoint=file)
+
+
+def change_run(file, change):
+    """Rewrite what a checkpoint says of its run."""
+    state = load_state(file, training.CHECKPOINT)
+    change(state['run'])
+    save_state(file, state, training.CHECKPOINT)
+
+
+def test_a_checkpoint_of_an_older_version_goes_on(tmp_path):
+    file = tmp_path / 'run.checkpoint'
+    _, history = run(checkpoint=file)
+    change_run(file, lambda said: [said.pop(key)
+                                   for key in ('bfloat16', 'start')])
+    assert run(checkpoint=file)[1] == history
+    with pytest.raises(ValueError, match='bfloat16 True, not False'):
+        run(checkpoint=file, bfloat16=False)
+
+
+def test_a_checkpoint_of_a_newer_version_is_refused(tmp_path):
+    file = tmp_path / 'run.checkpoint'
+    run(checkpoint=file)
+    change_run(file, lambda said: said.update(dropout=0.5))
+    with pytest.raises(ValueError, match='dropout 0.5, not None'):
+        run(checkpoint=file)
+
+
+def test_a_checkpoint_with_no_epoch_in_it_is_of_any_run(tmp_path):
+    file = tmp_path / 'run.checkpoint'
+    with pytest.raises(FloatingPointError):
+        run(checkpoint=file, lr=1e30)
+    assert file.exists()
+    assert len(run(checkpoint=file)[1]) == SMALL['num_epochs']
+
+
+def test_a_run_from_other_weights_says_so(tmp_path):
+    file = tmp_path / 'run.checkpoint'
+    first, _ = run(checkpoint=file, net=d2lssd.TinySSD(1))
+    with pytest.warns(UserWarning, match='started from other weights'):
+        again, _ = run(checkpoint=file, net=d2lssd.TinySSD(1))
+    assert torch.equal(weights(first), weights(again))
+
+
+def test_measuring_on_the_way_does_not_change_what_is_learnt(one_thread):
+    plain, measured = (run(recipe='balanced', validate=validate)[0]
+                       for validate in (False, True))
+    assert torch.equal(weights(plain), weights(measured))
+
+
+def test_fresh_pictures_are_mirrored_alike_after_a_stop(one_thread, tmp_path):
+    file = tmp_path / 'run.checkpoint'
+    options = {'recipe': 'balanced', 'num_epochs': 3}
+    whole, _ = run(**options)
+    cut_off(file, after=2, **options)
+    resumed, _ = run(checkpoint=file, **options)
+    assert torch.equal(weights(whole), weights(resumed))
+
+
+@pytest.mark.parametrize('wanted', [True, False])
+def test_bfloat16_is_not_asked_for_where_pytorch_lacks_the_question(
+        monkeypatch, wanted):
+    monkeypatch.setattr(torch.backends.mkldnn, 'is_available', lambda: False)
+    monkeypatch.setattr(torch.ops, 'mkldnn', None)
+    with training.autocast(torch.device('cpu'), wanted):
+        assert not torch.is_autocast_enabled('cpu')
+
+
+@pytest.mark.parametrize('wrong', [{'seed': -1}, {'seed': 1.5},
+                                   {'num_pictures': 0}])
+def test_numbers_that_no_run_can_have_are_named(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        run(**wrong)
+
+
+def test_only_a_stock_that_was_drawn_is_taken_in_parts():
+    folder = torch.zeros(24, 1), torch.zeros(24, 1)
+    assert num_steps(find_recipe('wild', batch_size=4), folder) == 6
+    recipe = find_recipe('wild', batch_size=4, num_pictures=24)
+    assert num_steps(recipe, folder) == 3
 
 
 def test_a_loss_that_is_no_number_stops_with_the_minibatch_named():
@@ -226,7 +307,7 @@ def test_accumulator_and_timer_add_up():
 
 
 def test_many_pictures_are_seen_some_an_epoch_and_all_in_turn():
-    recipe = find_recipe('wild', num_epochs=6, batch_size=5)
+    recipe = find_recipe('wild', num_epochs=6, batch_size=5, num_pictures=36)
     images = torch.arange(3.0 * training.EPOCH)[:, None]
     epochs = [torch.cat([X[:, 0] for X, _ in epoch])
               for epoch in batches(recipe, pictures=(images, images))]
