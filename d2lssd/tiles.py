@@ -18,6 +18,7 @@ EDGE = 0.02  # of a tile: what comes nearer to a cut is cut itself
 LONGEST = 0.45  # of a tile: the whole picture shows longer ones well enough
 SURE = 0.7  # least score: nine parts are nine more chances to be wrong
 INSIDE = 0.7  # share of its area that makes a box a part of another
+SAME = 0.6  # IoU above which boxes that voting has moved are one
 
 
 def look(X, net, voting=False):
@@ -26,7 +27,8 @@ def look(X, net, voting=False):
     Args:
         X: float tensor ``(B, 3, h, w)``, 0–255, where the network is.
         net: a `TinySSD`, in evaluation mode.
-        voting: place the boxes by `vote_boxes`.
+        voting: place the boxes by `vote_boxes`, and suppress those that meet
+            on their way.
 
     Returns:
         List of B float tensors ``(n_i, 6)``, rows ``(class, score, x_min,
@@ -35,8 +37,11 @@ def look(X, net, voting=False):
     anchors, cls_preds, bbox_preds = net(X)
     found = multibox_detection(cls_preds.softmax(-1).transpose(1, 2),
                                bbox_preds, anchors)
-    return [vote_boxes(rows) if voting else rows[rows[:, 0] >= 0]
-            for rows in found]
+    if not voting:
+        return [rows[rows[:, 0] >= 0] for rows in found]
+    # Two boxes may have moved to the same object.
+    voted = map(vote_boxes, found)
+    return [rows[nms(rows[:, 2:], rows[:, 1], SAME)] for rows in voted]
 
 
 def boxes_of_tiles(w, h):

@@ -4,15 +4,16 @@ import torch
 from PIL import Image
 
 import d2lssd
+from d2lssd import tiles
 from d2lssd.data.scenery import photograph
 from d2lssd.tiles import CORNERS, boxes_of_tiles, join_tiles, tiles_of_batch
 
 NONE = torch.zeros(0, 6)
 
 
-def joined(rows, **tiles):
+def joined(rows, **found):
     """`join_tiles` with detections on some tiles: t4 is the middle one."""
-    parts = [torch.tensor(tiles.get(f't{i}', [])).reshape(-1, 6)
+    parts = [torch.tensor(found.get(f't{i}', [])).reshape(-1, 6)
              for i in range(9)]
     return join_tiles(torch.tensor(rows).reshape(-1, 6), parts).tolist()
 
@@ -31,9 +32,9 @@ def test_tiles_cover_the_picture_and_overlap_by_half():
 
 def test_a_tile_of_a_batch_is_that_part_enlarged():
     X = torch.arange(64.).reshape(1, 1, 8, 8).repeat(2, 3, 1, 1)
-    tiles = tiles_of_batch(X)
-    assert [tile.shape for tile in tiles] == [X.shape] * 9
-    for (x, y), tile in zip(CORNERS, tiles, strict=True):
+    parts = tiles_of_batch(X)
+    assert [part.shape for part in parts] == [X.shape] * 9
+    for (x, y), tile in zip(CORNERS, parts, strict=True):
         x, y = int(8 * x), int(8 * y)
         part = X[:, :, y:y + 4, x:x + 4]
         # Each pixel has become four whose mean it is, away from the edge.
@@ -97,14 +98,14 @@ def test_tiles_find_small_bananas_that_the_whole_picture_does_not_show():
     found = {True: 0, False: 0}
     for seed in range(4):  # 18 to 24 pixels, as the network sees them
         picture, boxes = d2lssd.compose(photo, 'val', seed, 3, (45, 60))
-        for tiles in found:
-            rows = d2lssd.detect(picture, tiles=tiles)
+        for nearer in found:
+            rows = d2lssd.detect(picture, tiles=nearer)
             assert [row['score'] for row in rows] == sorted(
                 (row['score'] for row in rows), reverse=True)
             near = d2lssd.box_iou(
                 torch.tensor(boxes) * unit,
                 torch.tensor([row['box'] for row in rows]).reshape(-1, 4))
-            found[tiles] += int((near > 0.5).any(1).sum())
+            found[nearer] += int((near > 0.5).any(1).sum())
     assert found[True] >= found[False] + 3
 
 
@@ -129,3 +130,18 @@ def test_measured_with_tiles_or_without():
         torch.testing.assert_close(nearer[i], join_tiles(plain[i], parts),
                                    rtol=1e-3, atol=1e-3)
     assert any(len(a) != len(b) for a, b in zip(plain, nearer))
+
+
+def test_boxes_that_meet_while_voting_are_one(monkeypatch):
+    rows = torch.tensor([[[0, 0.9, 0.10, 0, 0.50, 1],
+                          [0, 0.3, 0.24, 0, 0.64, 1],  # IoU 0.48 with it
+                          [0, 0.8, 0.60, 0, 0.99, 1],
+                          [-1, 0.8, 0.14, 0, 0.54, 1]]])
+    monkeypatch.setattr(tiles, 'multibox_detection', lambda *args: rows)
+    net = lambda X: (None, torch.zeros(1, 1, 2), None)  # noqa: E731
+    not_voted, = tiles.look(None, net)
+    assert not_voted.tolist() == rows[0, :3].tolist()
+    voted, = tiles.look(None, net, voting=True)
+    moved = d2lssd.vote_boxes(rows[0])
+    assert d2lssd.box_iou(moved[:1, 2:], moved[1:2, 2:]) > tiles.SAME
+    assert voted.tolist() == moved[[0, 2]].tolist()

@@ -16,6 +16,7 @@ from PIL import Image
 import d2lssd
 from d2lssd.data.scenery import photograph
 from d2lssd.model import evaluating, num_anchors
+from d2lssd.tiles import SAME
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / '_build' / 'html'
@@ -160,6 +161,12 @@ def twenty_pictures(folder):
     return sorted(folder.iterdir())
 
 
+def voted(rows, overlap):
+    """Boxes where voting puts them, those that meet taken as one."""
+    rows = d2lssd.vote_boxes(rows)
+    return rows[d2lssd.nms(rows[:, 2:], rows[:, 1], max(SAME, overlap))]
+
+
 def in_python(path, net):
     """Detections at three overlaps around the slider's: those that all three
     give must be found; those that one gives may be."""
@@ -172,8 +179,9 @@ def in_python(path, net):
         rows = d2lssd.multibox_detection(
             cls_preds.softmax(2).permute(0, 2, 1), bbox_preds, anchors,
             overlap, LEAST - EDGE)[0]
+        rows = voted(rows, overlap)
         sets.append([(float(row[1]), (row[2:].clamp(0, 1) * unit).tolist())
-                     for row in d2lssd.vote_boxes(rows)])
+                     for row in rows])
     sure = [one for one in sets[0] if one[0] >= LEAST + EDGE
             and all(one in other for other in sets)]
     return picture.size, sure, [one for each in sets for one in each]
@@ -261,7 +269,7 @@ def test_boxes_are_decoded_suppressed_and_moved_as_in_python(started):
             torch.from_numpy(scores.T[None].copy()),
             torch.from_numpy(offsets.reshape(1, -1)),
             torch.from_numpy(anchors[None]), overlap, least)[0]
-        rows = d2lssd.vote_boxes(rows) if voting else rows[rows[:, 0] >= 0]
+        rows = voted(rows, overlap) if voting else rows[rows[:, 0] >= 0]
         rows[:, 2:].clamp_(0, 1)
         mine = np.array([[one['kind'], one['score'], *one['box']]
                          for one in found])

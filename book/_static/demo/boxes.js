@@ -2,6 +2,7 @@
    d2lssd.multibox_detection does, for one picture. */
 
 const LEAST_VOTE = 0.01;  // a score below it has no vote
+const SAME = 0.6;  // IoU above which boxes that voting has moved are one
 
 /** The box that the offsets of anchor i describe (offset_inverse). */
 export function decode(anchors, offsets, i) {
@@ -86,7 +87,9 @@ export function detect({scores, offsets, anchors}, numClasses, least,
   }
   const kept = suppress(all.filter(({score}) => score >= least), overlap);
   const voters = all.filter(({score}) => score >= LEAST_VOTE);
-  return (voting ? vote(kept, voters) : kept).map((one) => ({
+  const placed = voting
+    ? suppress(vote(kept, voters), Math.max(SAME, overlap)) : kept;
+  return placed.map((one) => ({
     ...one, box: one.box.map((v) => Math.min(1, Math.max(0, v)))}));
 }
 
