@@ -44,7 +44,8 @@ lint: env ## check the style of package, tools, tests and notebooks
 .PHONY: unit
 unit: env ## run the tests of the package and of the book's sources
 	@echo '== tests'
-	@$(PY) -m pytest $(SPREAD) --dist loadfile tests --ignore=tests/browser
+	@$(PY) -m pytest $(SPREAD) --dist loadfile --no-loadscope-reorder tests \
+	  --ignore=tests/browser
 
 .PHONY: notebooks
 notebooks: env ## run every notebook, compare with its stored outputs

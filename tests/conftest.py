@@ -17,6 +17,14 @@ settings.register_profile('ci', deadline=None, derandomize=True)
 settings.load_profile('ci' if os.environ.get('CI') else 'here')
 
 
+# Begun first, so that no process is left alone with one of them at the end.
+LONG = 'test_assignment.py', 'test_weights.py', 'test_training_faults.py'
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture(autouse=True, scope='session')
 def _own_home(tmp_path_factory):
     """Tests that need a cache folder share a new one; subprocesses too."""

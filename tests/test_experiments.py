@@ -233,7 +233,7 @@ def tiny(monkeypatch, tmp_path):
 
 
 def test_a_run_is_recorded_with_all_that_it_gave(tiny, monkeypatch):
-    few = {'num_epochs': 1, 'batch_size': 4}
+    few = {'num_epochs': 1, 'batch_size': 4, 'num_pictures': 4}
     monkeypatch.setattr(experiments, 'EXPERIMENTS', {'one': {
         'small': {**few, 'pictures': 'small', 'side': 128},
         'diverging': {**few, 'optimizer': 'sgd', 'lr': 1e30,
