@@ -59,7 +59,9 @@ EXPERIMENTS = {
     # One part of the balanced recipe taken away at a time.
     'ingredients': {
         'balanced': {},
-        'no hard negatives': {'loss': 'mean'},
+        'no hard negatives': {'negative_ratio': ALL},
+        # No hard negatives, a mean over all anchors, and L1.
+        "the source's loss": {'loss': 'mean'},
         "the source's SGD": SGD,
         # Its rate is for a mean over all anchors, this loss for a sum.
         'SGD, a tenth the rate': {**SGD, 'lr': SGD['lr'] / 10},

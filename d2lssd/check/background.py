@@ -116,7 +116,7 @@ pairwise_iou = Code(
 
 
 smallest_match = Value(
-    'smallest_match', DATA, 'Where the positives lie',
+    'smallest_match', DATA, 'Where the matches lie',
     right=lambda: 256 * sizes[1][0] * 0.5**0.5, tolerance=0.005,
     kind='a number of pixels',
     mistakes={
