@@ -76,7 +76,8 @@ def build_parser():
     sub = command('train', run_train, 'Train a detector on bananas, or on '
                   'your own pictures.')
     sub.add_argument('--recipe', help="'balanced' (default), 'source', "
-                     "'varied' (from whose weights 'wild' goes on), 'wild', "
+                     "'varied', 'finer' and 'wild' (each goes on from the "
+                     "weights of the one before), "
                      "or 'own' (default for a folder)")
     sub.add_argument('--weights', metavar='FILE', help='what to start from: a '
                      "file that `train` wrote; 'wild' (default for a folder), "

@@ -131,6 +131,22 @@ def blk_forward(X, blk, size, ratio, cls_predictor, bbox_predictor):
     return Y, anchors, cls_predictor(Y), bbox_predictor(Y)
 
 
+def check_sizes(sizes):
+    """Make sure that a network can have anchors of these sizes.
+
+    Raises:
+        ValueError: not five pairs of numbers above 0, at most 2.
+    """
+    try:
+        fit = torch.tensor(sizes).shape == (5, 2)
+        fit = fit and all(0 < size <= 2 for pair in sizes for size in pair)
+    except (TypeError, ValueError, RuntimeError):
+        fit = False
+    if not fit:
+        raise ValueError(f'sizes = {str(sizes)[:100]}: five pairs of numbers '
+                         'are needed, each above 0 and at most 2')
+
+
 class TinySSD(nn.Module):
     """A small single-shot multibox detector (SSD, figure 2, made tiny).
 
@@ -141,11 +157,15 @@ class TinySSD(nn.Module):
 
     Args:
         num_classes: object classes, background not counted.
+
+    ``net.sizes`` are those of its anchors, `sizes` at first; others may take
+    their place, five pairs relative to the image.
     """
 
     def __init__(self, num_classes):
         super().__init__()
         self.num_classes = num_classes
+        self.sizes = sizes
         for i, channels in enumerate([64, 128, 128, 128, 128]):
             setattr(self, f'blk_{i}', get_blk(i))
             setattr(self, f'cls_{i}',
@@ -156,7 +176,7 @@ class TinySSD(nn.Module):
         anchors, cls_preds, bbox_preds = [None] * 5, [None] * 5, [None] * 5
         for i in range(5):
             X, anchors[i], cls_preds[i], bbox_preds[i] = blk_forward(
-                X, getattr(self, f'blk_{i}'), sizes[i], ratios[i],
+                X, getattr(self, f'blk_{i}'), self.sizes[i], ratios[i],
                 getattr(self, f'cls_{i}'), getattr(self, f'bbox_{i}'))
         cls_preds = concat_preds(cls_preds)
         return (torch.cat(anchors, dim=1),

@@ -21,7 +21,7 @@ from d2lssd.data.files import (
 from d2lssd.data.pictures import SIZE as SIDE
 from d2lssd.data.pictures import open_image, to_rgb
 from d2lssd.detection import multibox_detection
-from d2lssd.model import TinySSD, evaluating
+from d2lssd.model import TinySSD, check_sizes, evaluating
 from d2lssd.tiles import boxes_of_tiles, join_tiles, look
 
 SHIPPED = Path(__file__).parent / 'weights'
@@ -261,7 +261,8 @@ def save_weights(net, path, card=None):
     with replacing(path) as temporary:
         save_file(state, temporary, {'format': 'd2lssd-1',
                                      'num_classes': str(net.num_classes),
-                                     'classes': json.dumps(classes_of(net))})
+                                     'classes': json.dumps(classes_of(net)),
+                                     'sizes': json.dumps(net.sizes)})
     if card is not None:
         card = {**card, 'classes': classes_of(net), 'crc32': checksum(state)}
         with replacing(path.with_suffix('.json')) as temporary:
@@ -312,6 +313,7 @@ def load_weights(path):
             raise ValueError(f'{path}: {name} is not all finite numbers')
     net = TinySSD(int(count))
     net.classes = _names(path, header, net)
+    net.sizes = _sizes(path, header, net)
     net.load_state_dict({name: value.float() if value.is_floating_point()
                          else value for name, value in state.items()})
     return net.eval()
@@ -332,6 +334,18 @@ def _names(path, header, net):
                          f'with the names {str(header["classes"])[:60]}; as '
                          'many different names are needed, in JSON')
     return names
+
+
+def _sizes(path, header, net):
+    """Sizes of the anchors in the header of a weights file."""
+    try:
+        # Before they were written, all had the same.
+        sizes = json.loads(header.get('sizes', json.dumps(net.sizes)))
+        check_sizes(sizes)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{path}: its header has no sizes of anchors '
+                         f'({error})') from error
+    return sizes
 
 
 def save_picture(picture, detections, path):

@@ -1,6 +1,6 @@
 """Small objects: a second look, from nearer, at nine parts of the picture.
 
-A detector that sees a picture as 256×256 pixels cannot tell a banana of 30.
+A detector that sees a picture as 256×256 pixels cannot tell a banana of 16.
 Cut into overlapping parts of half its width, each enlarged to 256×256, the
 same picture shows the same banana twice as large. The idea is old; Akyon,
 Altinuc and Temizel, "Slicing Aided Hyper Inference" (2022), measure it.

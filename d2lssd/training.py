@@ -28,7 +28,7 @@ from d2lssd.evaluation import evaluate
 from d2lssd.losses import balanced_loss, calc_loss
 from d2lssd.memory import keep_memory, recomputing
 from d2lssd.metrics import bbox_eval, cls_eval
-from d2lssd.model import TinySSD
+from d2lssd.model import TinySSD, check_sizes, sizes
 
 
 class Timer:
@@ -124,6 +124,7 @@ class Recipe:
         side: pixels a side to which pictures are enlarged.
         num_bananas: on a drawn picture, a number or (low, high).
         flips: mirror and turn half of the pictures.
+        sizes: of the anchors, as in `sizes`; None for those of the network.
         average: decay of a running mean of the weights, which then takes
             their place; None for none.
         bfloat16: let convolutions compute in it where they can; see
@@ -147,11 +148,16 @@ class Recipe:
     num_bananas: int | tuple = 1
     num_pictures: int | None = None
     flips: bool = False
+    sizes: tuple | None = None
     average: float | None = None
     bfloat16: bool = True
 
 
 EPOCH = 1000
+# Anchors of up to 70 pixels stand on the first map of TinySSD, whose predictor
+# sees 52, and up to 114 on the second, whose predictor sees 108. Here each
+# pair of sizes lies one map further on, and the first map has a smaller one.
+FITTING = ((0.1, 0.136), *map(tuple, sizes[:-1]))
 RECIPES = {
     'source': Recipe(),
     # For a hundred or so pictures of one's own, and weights to start from.
@@ -162,19 +168,21 @@ RECIPES = {
         num_epochs=72, batch_size=16, loss='balanced', optimizer='adamw',
         lr=3e-3, weight_decay=0.01, schedule='one-cycle', pictures='fresh',
         num_bananas=(0, 4), flips=True, average=0.998),
-    # What 'wild' starts from.
+    # What 'finer' starts from, and 'wild' from that.
     'varied': Recipe(
         num_epochs=120, batch_size=16, loss='balanced', balance=0.5,
         optimizer='adamw', lr=3e-3, weight_decay=0.01, schedule='one-cycle',
         pictures='mixed', num_bananas=(0, 5), num_pictures=16 * EPOCH,
         flips=True, average=0.998),
     # Smaller steps and more of them, on twice as many pictures.
-    'wild': Recipe(
+    'finer': Recipe(
         num_epochs=128, batch_size=4, loss='balanced', balance=0.5,
         optimizer='adamw', lr=1e-3, weight_decay=0.01, schedule='one-cycle',
         pictures='mixed', num_bananas=(0, 5), num_pictures=32 * EPOCH,
         flips=True, average=0.999),
 }
+RECIPES['wild'] = dataclasses.replace(
+    RECIPES['finer'], num_epochs=180, sizes=FITTING)
 CHECKPOINT = {'format': 'd2lssd-checkpoint-1'}
 
 
@@ -371,6 +379,7 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
     classes = classes_in(source)
     torch.manual_seed(seed)
     net = adapt(net or TinySSD(len(classes)), classes)
+    net.sizes = recipe.sizes or net.sizes
     net.to(device, memory_format=torch.channels_last)
     steps = num_steps(recipe, pictures)
     run = _Run(recipe, net, seed, steps, source)
@@ -436,6 +445,8 @@ def find_recipe(recipe, **changes):
         if not isinstance(value, int) or value < least:
             raise ValueError(f'{name} = {value!r}: a whole number, at least '
                              f'{least}, is needed')
+    if recipe.sizes is not None:
+        check_sizes(recipe.sizes)
     return recipe
 
 
@@ -541,9 +552,10 @@ class _Run:
 
     def what(self):
         """What tells this run from another."""
-        return {'seed': self.seed, 'source': self.source,
+        return {**dataclasses.asdict(self.recipe), 'sizes': self.net.sizes,
+                'seed': self.seed, 'source': self.source,
                 'start': self.start, 'classes': classes_of(self.net),
-                'steps': self.steps, **dataclasses.asdict(self.recipe)}
+                'steps': self.steps}
 
     def save(self, path):
         """Write a checkpoint, in one step."""
@@ -586,7 +598,7 @@ def _differences(mine, theirs):
 
     What a recipe of an older version did not name was as it is by default.
     """
-    theirs = {**dataclasses.asdict(Recipe()), **theirs}
+    theirs = {**dataclasses.asdict(Recipe(sizes=sizes)), **theirs}
     return ', '.join(f'{key} {theirs.get(key)!r}, not {mine.get(key)!r}'
                      for key in {**mine, **theirs}
                      if key != 'start' and theirs.get(key) != mine.get(key))

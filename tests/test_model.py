@@ -182,6 +182,22 @@ def test_the_anchors_are_those_of_the_five_scales():
     assert torch.equal(anchors, torch.cat(scales, 1))
 
 
+def test_a_network_may_have_anchors_of_other_sizes():
+    net, usual = d2lssd.TinySSD(1).eval(), d2lssd.TinySSD(1).eval()
+    net.load_state_dict(usual.state_dict())
+    net.sizes = [[0.1, 0.136], *d2lssd.sizes[:-1]]
+    X = torch.rand(1, 3, 256, 256) * 255
+    anchors, *preds = net(X)
+    expected, *usual_preds = usual(X)
+    scales = [d2lssd.multibox_prior(torch.zeros(n, n), size, ratio)
+              for n, size, ratio in zip((32, 16, 8, 4, 1), net.sizes,
+                                        d2lssd.ratios)]
+    assert torch.equal(anchors, torch.cat(scales, 1))
+    assert not torch.equal(anchors, expected)
+    assert all(map(torch.equal, preds, usual_preds))
+    assert d2lssd.TinySSD(1).sizes == d2lssd.sizes
+
+
 def test_sizes_split_a_range_in_five_with_geometric_means_between():
     small = torch.tensor([s[0] for s in d2lssd.sizes] + [1.05])
     torch.testing.assert_close(small, torch.linspace(0.2, 1.05, 6))

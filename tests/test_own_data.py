@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import d2lssd
 from d2lssd.__main__ import main
-from d2lssd.training import find_recipe, flip, num_steps
+from d2lssd.training import FITTING, find_recipe, flip, num_steps
 
 COLOURS = {'brick': 'red', 'sky': 'blue'}
 
@@ -92,6 +92,12 @@ def test_a_network_that_fits_is_taken_as_it_is():
     assert d2lssd.classes_of(nameless) == ['0', '1']
     assert d2lssd.adapt(nameless, ['fig', 'pear']) is nameless
     assert d2lssd.classes_of(nameless) == ['fig', 'pear']
+
+
+def test_an_adapted_network_keeps_its_anchors():
+    net = d2lssd.TinySSD(1)
+    net.sizes = FITTING
+    assert d2lssd.adapt(net, ['fig', 'pear']).sizes == FITTING
 
 
 # Training

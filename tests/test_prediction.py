@@ -251,6 +251,41 @@ def test_the_name_of_a_class_stays_on_one_line_of_the_picture(tmp_path):
     assert image.getextrema() == ((0, 0),) * 3
 
 
+def test_the_sizes_of_the_anchors_lie_beside_the_weights(tmp_path):
+    net = d2lssd.TinySSD(1).eval()
+    net.sizes = [[0.1, 0.136], *d2lssd.sizes[:-1]]
+    d2lssd.save_weights(net, tmp_path / 'w.safetensors')
+    loaded = d2lssd.load_weights(tmp_path / 'w.safetensors')
+    assert loaded.sizes == net.sizes
+    X = torch.zeros(1, 3, 256, 256)
+    assert torch.equal(loaded(X)[0], net(X)[0])
+
+
+def test_weights_of_before_the_sizes_were_written_have_the_usual_ones(
+        tmp_path):
+    from safetensors.torch import save_file
+    save_file(d2lssd.TinySSD(1).state_dict(), tmp_path / 'w.safetensors',
+              {'format': 'd2lssd-1', 'num_classes': '1'})
+    net = d2lssd.load_weights(tmp_path / 'w.safetensors')
+    assert net.sizes == d2lssd.sizes
+
+
+@pytest.mark.parametrize('sizes', [
+    '', '7', '[[1, 1]]', '[[1]]', '[1, 1, 1, 1, 1]', 'null', '[' * 100_000,
+    '[[0, 1], [1, 1], [1, 1], [1, 1], [1, 1]]',
+    '[[NaN, 1], [1, 1], [1, 1], [1, 1], [1, 1]]',
+    '[[1e300, 1], [1, 1], [1, 1], [1, 1], [1, 1]]',
+    '[["1", 1], [1, 1], [1, 1], [1, 1], [1, 1]]'])
+def test_sizes_that_no_anchors_can_have_are_refused(tmp_path, sizes):
+    from safetensors.torch import save_file
+    save_file(d2lssd.TinySSD(1).state_dict(), tmp_path / 'w.safetensors',
+              {'format': 'd2lssd-1', 'num_classes': '1', 'sizes': sizes})
+    with pytest.raises(ValueError, match='w.safetensors: its header has no '
+                       'sizes of anchors') as error:
+        d2lssd.load_weights(tmp_path / 'w.safetensors')
+    assert len(str(error.value)) < 400
+
+
 class Evil:
     def __reduce__(self):
         return (open, ('ran', 'w'))

@@ -8,7 +8,7 @@ import d2lssd
 from d2lssd import training
 from d2lssd.data import drawn
 from d2lssd.data.files import load_state, save_state
-from d2lssd.training import batches, find_recipe, num_steps
+from d2lssd.training import FITTING, batches, find_recipe, num_steps
 
 SMALL = {'num_epochs': 2, 'batch_size': 4}
 
@@ -151,11 +151,38 @@ def change_run(file, change):
     save_state(file, state, training.CHECKPOINT)
 
 
+def test_anchors_of_a_recipe_become_those_of_the_network(tmp_path):
+    changes = {'num_epochs': 1, 'num_pictures': 4, 'batch_size': 2,
+               'pictures': 'plain', 'progress': False}
+    net, _ = d2lssd.train('own', sizes=FITTING, **changes)
+    assert net.sizes == FITTING
+    more, _ = d2lssd.train('own', net, **changes)
+    assert more.sizes == FITTING  # none asked for: those of the network
+    usual, _ = d2lssd.train('own', **changes)
+    assert usual.sizes == d2lssd.sizes
+
+
+def test_a_checkpoint_with_other_anchors_is_of_another_run(tmp_path):
+    path = tmp_path / 'run.checkpoint'
+    changes = {'num_epochs': 1, 'num_pictures': 4, 'batch_size': 2,
+               'pictures': 'plain', 'progress': False, 'checkpoint': path}
+    d2lssd.train('own', sizes=FITTING, **changes)
+    with pytest.raises(ValueError, match=r'another run \(sizes \[\[0.1, '):
+        d2lssd.train('own', **changes)
+
+
+@pytest.mark.parametrize('sizes', [
+    3, [], [[0.1, 0.2]] * 4, [[0.1]] * 5, [[0, 0.1]] * 5, [['a', 'b']] * 5])
+def test_sizes_of_anchors_are_checked_before_anything_is_drawn(sizes):
+    with pytest.raises(ValueError, match='five pairs of numbers are needed'):
+        find_recipe('own', sizes=sizes)
+
+
 def test_a_checkpoint_of_an_older_version_goes_on(tmp_path):
     file = tmp_path / 'run.checkpoint'
     _, history = run(checkpoint=file)
     change_run(file, lambda said: [said.pop(key)
-                                   for key in ('bfloat16', 'start')])
+                                   for key in ('bfloat16', 'sizes', 'start')])
     assert run(checkpoint=file)[1] == history
     with pytest.raises(ValueError, match='bfloat16 True, not False'):
         run(checkpoint=file, bfloat16=False)
