@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import d2lssd
 from d2lssd.data import drawn
 from d2lssd.training import RECIPES
 
@@ -22,9 +21,8 @@ METRICS = {'AP': 0.25, 'AP50': 0.5}
 def row(run, **changes):
     """What a run would leave in the record."""
     return {**run._asdict(), 'recipe': json.loads(json.dumps(
-        vars(run.recipe))), 'sizes': run.sizes, 'metrics': METRICS,
-        'history': [], 'seconds': 100.0,
-        'drawing_version': experiments.DRAWING_VERSION,
+        vars(run.recipe))), 'metrics': METRICS, 'history': [],
+        'seconds': 100.0, 'drawing_version': experiments.DRAWING_VERSION,
         'torch': '2', **changes}
 
 
@@ -69,8 +67,8 @@ def test_every_variant_is_a_recipe_with_the_same_budget():
     for run in experiments.all_runs():
         assert run.recipe.num_epochs == experiments.NUM_EPOCHS
         assert run.recipe.num_bananas == 1
-    assert set(EXPERIMENTS) == {'ingredients', 'sigma', 'focal', 'negatives',
-                                'weights', 'precision', 'small'}
+    assert set(EXPERIMENTS) == {'ingredients', 'anchors', 'sigma', 'focal',
+                                'negatives', 'weights', 'precision', 'small'}
 
 
 def test_no_two_variants_of_an_experiment_are_the_same():
@@ -157,7 +155,7 @@ def test_a_field_that_recipes_gained_since_makes_no_run_obsolete(
         two, performed):
     rows = run_all()
     for r in rows:
-        del r['recipe']['gamma'], r['recipe']['side'], r['sizes']
+        del r['recipe']['gamma'], r['recipe']['side'], r['recipe']['sizes']
     experiments.write_record(rows)
     performed.clear()
     run_all()
@@ -207,7 +205,7 @@ def test_a_record_that_cannot_be_read_is_named_and_kept(record, text):
 
 
 @pytest.mark.parametrize(('arguments', 'words'), [
-    (['--only', 'sugar'], 'no experiment sugar; there are ingredients, sigma'),
+    (['--only', 'sugar'], 'no experiment sugar; there are ingredients, anch'),
     (['--threads', '0'], '--threads 0: at least 1'),
 ])
 def test_what_is_not_understood_is_refused(arguments, words, capsys):
@@ -244,8 +242,8 @@ def test_a_run_is_recorded_with_all_that_it_gave(tiny, monkeypatch):
     finally:
         torch.set_num_threads(threads)
     good, bad = rows
-    assert set(good) == {'experiment', 'variant', 'seed', 'recipe', 'sizes',
-                         'metrics', 'history', 'seconds', 'drawing_version',
+    assert set(good) == {'experiment', 'variant', 'seed', 'recipe', 'metrics',
+                         'history', 'seconds', 'drawing_version',
                          'torch'}
     assert good['recipe']['side'] == 128
     assert good['metrics']['objects'] == 2
@@ -256,21 +254,6 @@ def test_a_run_is_recorded_with_all_that_it_gave(tiny, monkeypatch):
     assert 'the loss became' in bad['error']
     # Neither is run again.
     assert not experiments.missing(['one'], rows)
-
-
-def test_a_run_trains_with_its_sizes_and_leaves_the_usual_ones(
-        tiny, monkeypatch):
-    seen = []
-
-    def train(recipe, seed):
-        seen.append(d2lssd.sizes[0])
-        raise FloatingPointError('enough')
-    monkeypatch.setattr(experiments, 'train', train)
-    rows = [experiments.perform(Run('small', variant, 0))
-            for variant in ('256', '256, small anchors')]
-    assert seen == [[0.2, 0.272], [0.1, 0.136]]
-    assert [r['sizes'] for r in rows] == seen
-    assert d2lssd.sizes[0] == [0.2, 0.272]
 
 
 def test_a_run_that_was_stopped_is_no_result(tiny, monkeypatch):

@@ -10,7 +10,6 @@ stopped or killed, the command goes on where it was. A variant that stands in
 several experiments is run once.
 """
 import argparse
-import contextlib
 import dataclasses
 import functools
 import json
@@ -29,6 +28,7 @@ from d2lssd.evaluation import evaluate
 from d2lssd.model import sizes
 from d2lssd.training import (
     EPOCH,
+    FITTING,
     RECIPES,
     Recipe,
     enlarge,
@@ -51,8 +51,8 @@ BASE = find_recipe(
 SGD = {name: getattr(RECIPES['source'], name)
        for name in ('optimizer', 'lr', 'weight_decay', 'schedule')}
 SOURCE = {**dataclasses.asdict(RECIPES['source']), 'num_epochs': NUM_EPOCHS}
-USUAL = sizes[0]  # of the anchors on the first feature map
-HALF = [size / 2 for size in USUAL]
+# On the first feature map, anchors half as large.
+HALF = (tuple(size / 2 for size in sizes[0]), *map(tuple, sizes[1:]))
 ALL = 5444  # for each matched anchor: more negatives than there are
 
 EXPERIMENTS = {
@@ -74,6 +74,8 @@ EXPERIMENTS = {
         'L1': {'sigma': None},
         "the source's recipe": SOURCE,
     },
+    # Each pair of sizes one map further on, where units see twice as much.
+    'anchors': {'balanced': {}, 'anchors that fit': {'sizes': FITTING}},
     'sigma': {
         'σ = 0.5': {'sigma': 0.5}, 'σ = 1': {}, 'σ = 2': {'sigma': 2.0},
         'σ = 4': {'sigma': 4.0}, 'L1': {'sigma': None},
@@ -117,29 +119,21 @@ class Run(NamedTuple):
 
     @property
     def recipe(self):
-        changes = dict(EXPERIMENTS[self.experiment][self.variant])
-        changes.pop('sizes', None)
-        return dataclasses.replace(BASE, **changes)
-
-    @property
-    def sizes(self):
-        """Of the first feature map's anchors."""
-        return EXPERIMENTS[self.experiment][self.variant].get(
-            'sizes', USUAL)
+        return dataclasses.replace(
+            BASE, **EXPERIMENTS[self.experiment][self.variant])
 
     @property
     def key(self):
         """Equal for runs that are the same under two names."""
         return key_of({'recipe': dataclasses.asdict(self.recipe),
-                       'seed': self.seed, 'sizes': self.sizes,
-                       'drawing_version': DRAWING_VERSION})
+                       'seed': self.seed, 'drawing_version': DRAWING_VERSION})
 
 
 def key_of(row):
     """A row may be older than a field: then it has the field's default."""
     recipe = {**dataclasses.asdict(Recipe()), **row['recipe']}
-    return json.dumps([recipe, row['seed'], row['drawing_version'],
-                       row.get('sizes', USUAL)], sort_keys=True)
+    return json.dumps([recipe, row['seed'], row['drawing_version']],
+                      sort_keys=True)
 
 
 def all_runs():
@@ -195,16 +189,6 @@ def share(record):
                    if row and run not in named]
 
 
-@contextlib.contextmanager
-def first_sizes(pair):
-    """Anchors of other sizes on the first feature map, for a while."""
-    sizes[0] = pair
-    try:
-        yield
-    finally:
-        sizes[0] = USUAL
-
-
 @functools.cache
 def exam_pictures(style):
     return BananasDataset(False, style=style, **EXAM)
@@ -214,16 +198,15 @@ def perform(run):
     """Train and measure; return the row to record."""
     recipe, start = run.recipe, time.perf_counter()
     row = {**run._asdict(), 'recipe': dataclasses.asdict(recipe),
-           'sizes': run.sizes, 'metrics': None, 'history': []}
+           'metrics': None, 'history': []}
     try:
-        with first_sizes(run.sizes):
-            net, history = train(recipe, seed=run.seed)
-            if len(history) < recipe.num_epochs:
-                raise KeyboardInterrupt  # it gives back what it had
-            seconds = time.perf_counter() - start
-            batches = DataLoader(exam_pictures(recipe.pictures), 20)
-            metrics = evaluate(net, ((enlarge(X, recipe.side), Y)
-                                     for X, Y in batches))
+        net, history = train(recipe, seed=run.seed)
+        if len(history) < recipe.num_epochs:
+            raise KeyboardInterrupt  # it gives back what it had
+        seconds = time.perf_counter() - start
+        batches = DataLoader(exam_pictures(recipe.pictures), 20)
+        metrics = evaluate(net, ((enlarge(X, recipe.side), Y)
+                                 for X, Y in batches))
         row |= {'metrics': metrics, 'history': history}
     except FloatingPointError as error:  # a result, too
         seconds = time.perf_counter() - start
