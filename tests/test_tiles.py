@@ -117,7 +117,7 @@ def test_any_shape_of_picture_is_cut(size):
 
 def test_measured_with_tiles_or_without():
     from d2lssd.evaluation import detect_all
-    net = d2lssd.load_pretrained()
+    net = d2lssd.load_pretrained('balanced')
     X = torch.stack([torch.from_numpy(d2lssd.draw_scene(
         'val', i, 3, 'small', 3)[0]).permute(2, 0, 1).float()
         for i in range(4)])

@@ -1,4 +1,7 @@
 """The shipped weights are the ones that their cards describe."""
+import dataclasses
+import json
+
 import pytest
 from safetensors.torch import load_file
 
@@ -22,11 +25,12 @@ def test_no_weight_differs_from_what_was_trained(name):
 @pytest.mark.parametrize('name', NAMES)
 def test_the_card_tells_how_to_train_the_same_again(name):
     card = d2lssd.weights_card(name)
-    recipe = d2lssd.Recipe(**{
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in card['recipe'].items()})
-    assert recipe == d2lssd.RECIPES[name]
-    assert len(card['history']) == recipe.num_epochs
+    recipe = {**dataclasses.asdict(d2lssd.Recipe()), **card['recipe']}
+    written = json.dumps(dataclasses.asdict(d2lssd.RECIPES[name]))
+    assert recipe == json.loads(written)
+    assert len(card['history']) == recipe['num_epochs']
+    sizes = recipe['sizes'] or d2lssd.sizes
+    assert d2lssd.load_pretrained(name).sizes == sizes
 
 
 @pytest.mark.parametrize(('name', 'exam'), [
@@ -43,7 +47,7 @@ def test_the_card_states_what_the_weights_reach(name, exam):
 
 
 def test_voting_places_boxes_better_and_finds_no_other_ones():
-    net = d2lssd.load_pretrained()
+    net = d2lssd.load_pretrained('balanced')
     without, voted = (d2lssd.examine(net, ['one banana'], 100, voting=voting)
                       ['one banana'] for voting in (False, True))
     assert voted['AP'] > without['AP'] + 0.03
@@ -58,6 +62,6 @@ def test_each_recipe_mends_what_the_one_before_misses():
     assert balanced['one banana']['AP50'] > 0.95
     assert balanced['one banana']['AP50'] > source['one banana']['AP50']
     assert wild['one banana']['AP50'] > 0.95
-    for exam in 'any size', 'one to six':
-        assert wild[exam]['AP50'] > balanced[exam]['AP50']
+    for exam in 'one banana', 'any size', 'one to six':
+        assert wild[exam]['AP'] > balanced[exam]['AP'] + 0.1
     assert d2lssd.weights_card() == d2lssd.weights_card('wild')
