@@ -162,10 +162,10 @@ def load_pretrained(name=DEFAULT, device=None):
     """The trained network that comes with the package, ready to predict.
 
     Args:
-        name: 'wild', the one for real pictures; 'balanced', from which its
-            training went on and which is best on pictures like the data
-            set's; or 'source', what the source's recipe gives after 20
-            epochs. `weights_card` says more.
+        name: 'wild', the best on all kinds of pictures; 'balanced', from
+            which its training went on, with the anchors as taught; or
+            'source', what the source's recipe gives after 20 epochs.
+            `weights_card` says more.
         device: a `torch.device`; None for the CPU.
 
     Returns:

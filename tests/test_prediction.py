@@ -382,7 +382,7 @@ def test_a_name_that_cannot_be_printed_does_not_stop_the_others(
         for name in names:
             picture[0].save(tmp_path / name)
     except (OSError, ValueError):
-        pytest.skip('no such names here')
+        pytest.skip('this file system takes no names that are no text')
     output = io.TextIOWrapper(io.BytesIO(), encoding, errors='strict')
     monkeypatch.setattr(sys, 'stdout', output)
     assert main(['predict', '--no-tiles',
@@ -395,7 +395,7 @@ def test_a_name_that_cannot_be_printed_does_not_stop_the_others(
         assert line.startswith(f'{tmp_path / name}: '), line
 
 
-@pytest.mark.skipif(sys.platform == 'win32', reason='has no /dev/stdin')
+@pytest.mark.skipif(sys.platform == 'win32', reason='Windows has no /dev/stdin to read from')
 def test_a_picture_from_a_pipe_is_read_once_and_drawn_on(tmp_path, picture):
     file = tmp_path / 'in.png'
     picture[0].save(file)
