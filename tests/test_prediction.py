@@ -382,7 +382,7 @@ def test_a_name_that_cannot_be_printed_does_not_stop_the_others(
         for name in names:
             picture[0].save(tmp_path / name)
     except (OSError, ValueError):
-        pytest.skip('this file system takes no names that are no text')
+        pytest.skip('this file system takes no such names')
     output = io.TextIOWrapper(io.BytesIO(), encoding, errors='strict')
     monkeypatch.setattr(sys, 'stdout', output)
     assert main(['predict', '--no-tiles',
