@@ -395,7 +395,8 @@ def test_a_name_that_cannot_be_printed_does_not_stop_the_others(
         assert line.startswith(f'{tmp_path / name}: '), line
 
 
-@pytest.mark.skipif(sys.platform == 'win32', reason='Windows has no /dev/stdin to read from')
+@pytest.mark.skipif(sys.platform == 'win32',
+                    reason='Windows has no /dev/stdin to read from')
 def test_a_picture_from_a_pipe_is_read_once_and_drawn_on(tmp_path, picture):
     file = tmp_path / 'in.png'
     picture[0].save(file)
