@@ -103,14 +103,18 @@ def check_python():
 
 
 def check_room():
-    # PyTorch for Linux brings the CUDA libraries along.
-    large = sys.platform == 'linux' and platform.machine() == 'x86_64'
+    # PyTorch for Linux brings the CUDA libraries along, unless it is asked for
+    # from an index that has it without.
+    large = (sys.platform == 'linux' and platform.machine() == 'x86_64'
+             and '/whl/cpu' not in os.environ.get('PIP_ARGS', ''))
     needed = 11 if large else 4
     free = shutil.disk_usage(str(ROOT)).free / 1e9
     if free < needed:
         stop(f'{free:.1f} GB are free where this folder is; installing needs '
              f'about {needed} GB for a while.',
-             'Make room, or clone the repository to a larger disk.')
+             'Make room, or clone the repository to a larger disk.',
+             *['PyTorch without CUDA takes far less; README.md says how to '
+               'get it.'] * large)
 
 
 class Progress:
