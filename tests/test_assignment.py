@@ -145,34 +145,30 @@ def test_the_teachers_page_calls_exercises_by_their_numbers():
 NAME = 'detection'
 SECONDS = 15
 
-# What students write: answers in place of the right ones.
-WRONG = {
-    'swapped': {
-        'smooth-l1': 'def smooth_l1(data, scalar):\n'
-                     '    return torch.where(data.abs() < scalar**2,\n'
-                     '                       (data / scalar)**2 / 2,\n'
-                     '                       data.abs() - scalar**2 / 2)\n'},
-    'infinite': {
-        'focal-loss-of-logits':
-            'def focal_loss_of_logits(cls_preds, cls_labels, gamma):\n'
-            '    p = cls_preds.softmax(-1).gather(\n'
-            '        -1, cls_labels[..., None])[..., 0]\n'
-            '    return -(1 - p)**gamma * p.log()\n'},
-    'padded': {
-        'mirror': 'def mirror(images, labels):\n'
-                  '    kind, x1, y1, x2, y2 = labels.unbind(-1)\n'
-                  '    return images.flip(-1), torch.stack(\n'
-                  '        [kind, 1 - x2, y1, 1 - x1, y2], -1)\n'},
-    'miscounted': {
-        'receptive-field': 'receptive_field = 12',
-        'matching-by-hand': 'matching_by_hand = [1, 1, 0, -1, 0]'},
+# What a student writes in place of right answers, and what the check says.
+MISTAKES = {
+    'smooth-l1': 'def smooth_l1(data, scalar):\n'
+                 '    return torch.where(data.abs() < scalar**2,\n'
+                 '                       (data / scalar)**2 / 2,\n'
+                 '                       data.abs() - scalar**2 / 2)\n',
+    'focal-loss-of-logits':
+        'def focal_loss_of_logits(cls_preds, cls_labels, gamma):\n'
+        '    p = cls_preds.softmax(-1).gather(\n'
+        '        -1, cls_labels[..., None])[..., 0]\n'
+        '    return -(1 - p)**gamma * p.log()\n',
+    'mirror': 'def mirror(images, labels):\n'
+              '    kind, x1, y1, x2, y2 = labels.unbind(-1)\n'
+              '    return images.flip(-1), torch.stack(\n'
+              '        [kind, 1 - x2, y1, 1 - x1, y2], -1)\n',
+    'receptive-field': 'receptive_field = 12',
+    'matching-by-hand': 'matching_by_hand = [1, 1, 0, -1, 0]',
 }
 MESSAGES = {
-    'swapped': ['σ and 1/σ² look swapped, everywhere'],
-    'infinite': ['This is the log of 0'],
-    'padded': ['Padding was mirrored like a box'],
-    'miscounted': ['receptive_field: 12 is not it',
-                   'matching_by_hand: [1, 1, 0, -1, 0] is not it'],
+    'smooth-l1': 'σ and 1/σ² look swapped, everywhere',
+    'focal-loss-of-logits': 'This is the log of 0',
+    'mirror': 'Padding was mirrored like a box',
+    'receptive-field': 'receptive_field: 12 is not it',
+    'matching-by-hand': 'matching_by_hand: [1, 1, 0, -1, 0] is not it',
 }
 # The answers of the one who would rather have the points than the answers.
 TRICK = '''
@@ -241,8 +237,7 @@ def course(tmp_path_factory):
     submissions = {
         'blank': released,
         'reference': notebook,
-        **{student: answered(notebook, answers)
-           for student, answers in WRONG.items()},
+        'mistaken': answered(notebook, MISTAKES),
         'crashing': answered(notebook, {
             names[0]: 'raise RuntimeError("not today")',
             names[2]: 'import os\nos._exit(1)'}),
@@ -317,14 +312,14 @@ def test_answers_in_words_wait_for_a_person(course, scores):
     assert {scores['reference'][name] for name in words} == {None}
 
 
-@pytest.mark.parametrize('student', WRONG)
-def test_a_typical_mistake_costs_its_points_and_is_explained(
-        course, scores, student):
-    expected = course.points | dict.fromkeys(WRONG[student], 0)
-    assert marked(course, scores, student) == expected
-    said = course.feedback(student)
-    for message in MESSAGES[student]:
-        assert message in said
+def test_typical_mistakes_cost_their_points_and_no_others(course, scores):
+    assert marked(course, scores, 'mistaken') == (
+        course.points | dict.fromkeys(MISTAKES, 0))
+
+
+@pytest.mark.parametrize('name', MISTAKES)
+def test_a_typical_mistake_is_explained(course, name):
+    assert MESSAGES[name] in course.feedback('mistaken')
 
 
 def test_a_crash_costs_what_follows_and_is_explained(course, scores):
