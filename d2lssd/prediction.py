@@ -18,8 +18,7 @@ from d2lssd.data.files import (
     refuse_folder,
     replacing,
 )
-from d2lssd.data.pictures import SIZE as SIDE
-from d2lssd.data.pictures import open_image, to_rgb
+from d2lssd.data.pictures import SIDE, open_image, to_rgb
 from d2lssd.detection import multibox_detection
 from d2lssd.model import TinySSD, check_sizes, evaluating
 from d2lssd.tiles import boxes_of_tiles, join_tiles, look

@@ -26,7 +26,7 @@ from . import coco, table
 from .drawn import num_workers, pad_labels
 from .files import read_input
 from .labels import Part, Problem, class_number, natural, number_classes
-from .pictures import SIZE, is_picture_name, open_image, to_square
+from .pictures import SIDE, is_picture_name, open_image, to_square
 
 FOLDERS = ({'train': 'train', 'val': 'val'},
            {'train': 'bananas_train', 'val': 'bananas_val'})
@@ -290,7 +290,7 @@ def _place(name):
 
 def _read_pictures(part, chosen, names, width, progress):
     import torch
-    images = np.empty((len(chosen), 3, SIZE, SIZE), np.uint8)
+    images = np.empty((len(chosen), 3, SIDE, SIDE), np.uint8)
     boxes = []
     for i, (square, size) in enumerate(_squares(part, chosen, progress)):
         if square is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-SIZE = 256  # pixels: width and height of every picture in a data set
+SIDE = 256  # pixels: width and height of every picture in a data set
 # Pillow's own line between a large photograph and an attack on memory.
 MAX_PIXELS = 89_478_485
 _quietly = threading.Lock()  # filters of warnings belong to all threads
@@ -149,7 +149,7 @@ def _look(file):
     return f'text that begins with {start[:24].decode("utf-8", "replace")!r}'
 
 
-def to_square(image, size=SIZE):
+def to_square(image, size=SIDE):
     """Stretch a picture to a square.
 
     Args:
