@@ -76,8 +76,8 @@ def build_parser():
     sub = command('train', run_train, 'Train a detector on bananas, or on '
                   'your own pictures.')
     sub.add_argument('--recipe', help="'balanced' (default), 'source', "
-                     "'varied', 'finer' and 'wild' (each goes on from the "
-                     "weights of the one before), "
+                     "'varied', 'finer', 'fitted' and 'wild' (each goes on "
+                     "from the weights of the one before), "
                      "or 'own' (default for a folder)")
     sub.add_argument('--weights', metavar='FILE', help='what to start from: a '
                      "file that `train` wrote; 'wild' (default for a folder), "
@@ -337,21 +337,22 @@ MEASURES = {  # what `evaluate` gives, in words
 
 
 def print_results(results):
-    """Print the numbers of several exams side by side, then those by class.
-    """
+    """Print the numbers of exams, four side by side, then those by class."""
     by_class = {name: result.get('by_class', {})
                 for name, result in results.items()}
     results = {name: {key: value for key, value in result.items()
                       if key != 'by_class'}
                for name, result in results.items()}
-    print(f'{"":26}' + ''.join(f'{one_line(name)[-12:]:>13}'
-                               for name in results))
-    for key in next(iter(results.values())):
-        values = [result[key] for result in results.values()]
-        print(f'{MEASURES.get(key, key):26}' + ''.join(
-            f'{value:13.3f}' if isinstance(value, float)
-            else f'{"-" if value is None else value:>13}'
-            for value in values))
+    names = list(results)
+    for some in [names[i:i + 4] for i in range(0, len(names), 4)]:
+        print(f'{"":26}' + ''.join(f'{one_line(name)[-12:]:>13}'
+                                   for name in some))
+        for key in results[some[0]]:
+            values = [results[name][key] for name in some]
+            print(f'{MEASURES.get(key, key):26}' + ''.join(
+                f'{value:13.3f}' if isinstance(value, float)
+                else f'{"-" if value is None else value:>13}'
+                for value in values))
     for name, scores in by_class.items():
         for kind, score in scores.items():
             score = '-' if score is None else f'{score:.4g}'

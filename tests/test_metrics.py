@@ -441,6 +441,14 @@ def test_an_evaluation_at_a_score_that_nothing_reaches_has_no_precision():
     assert scores['false_alarms'] == 0
 
 
+def test_the_command_prints_no_more_than_a_terminal_is_wide(capsys):
+    from d2lssd.__main__ import print_results
+    print_results({name: {'AP': 0.25} for name in d2lssd.EXAMS})
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 79 for line in lines)
+    assert all(name in ' '.join(lines) for name in d2lssd.EXAMS)
+
+
 def test_the_command_prints_the_results_side_by_side(capsys):
     from d2lssd.__main__ import print_results
     some = {'AP': 0.25, 'recall_at': 1.0, 'false_alarms': 12, 'objects': 500}
