@@ -99,7 +99,8 @@ weights: env ## train and measure the shipped weights (hours; resumes)
 	train balanced none d2lssd/weights; \
 	train varied balanced _build/weights; \
 	train finer _build/weights/varied.safetensors _build/weights; \
-	train wild _build/weights/finer.safetensors d2lssd/weights
+	train fitted _build/weights/finer.safetensors _build/weights; \
+	train wild _build/weights/fitted.safetensors d2lssd/weights
 
 .PHONY: experiments
 experiments: env ## run the experiments, or ONLY=name (hours; resumes)

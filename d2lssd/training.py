@@ -115,9 +115,10 @@ class Recipe:
         lr, weight_decay: of the optimizer.
         schedule: 'constant' or 'one-cycle'.
         pictures: 'plain', 'small' and 'wild' are styles of drawn pictures,
-            seen again every epoch, and 'mixed' are wild, 'sizes' and plain
-            ones in turn; 'fresh plain' and 'fresh small' ones are never seen
-            again, nor are 'fresh' ones, which are plain and wild.
+            seen again every epoch; 'mixed' are wild, 'sizes' and plain ones
+            in turn, and half of 'motley' ones are 'odd'; 'fresh plain' and
+            'fresh small' ones are never seen again, nor are 'fresh' ones,
+            which are plain and wild.
         num_pictures: how many drawn pictures, if they are seen again; of a
             multiple of a thousand, each epoch takes the next thousand. None
             for 1000. Of another source all are taken.
@@ -168,7 +169,7 @@ RECIPES = {
         num_epochs=72, batch_size=16, loss='balanced', optimizer='adamw',
         lr=3e-3, weight_decay=0.01, schedule='one-cycle', pictures='fresh',
         num_bananas=(0, 4), flips=True, average=0.998),
-    # What 'finer' starts from, and 'wild' from that.
+    # What 'finer' starts from, 'fitted' from that, and 'wild' from that.
     'varied': Recipe(
         num_epochs=120, batch_size=16, loss='balanced', balance=0.5,
         optimizer='adamw', lr=3e-3, weight_decay=0.01, schedule='one-cycle',
@@ -181,8 +182,10 @@ RECIPES = {
         pictures='mixed', num_bananas=(0, 5), num_pictures=32 * EPOCH,
         flips=True, average=0.999),
 }
-RECIPES['wild'] = dataclasses.replace(
+RECIPES['fitted'] = dataclasses.replace(
     RECIPES['finer'], num_epochs=180, sizes=FITTING)
+RECIPES['wild'] = dataclasses.replace(
+    RECIPES['fitted'], num_epochs=160, pictures='motley')
 CHECKPOINT = {'format': 'd2lssd-checkpoint-1'}
 
 
@@ -192,7 +195,9 @@ FRESH = {'fresh': ('plain', 'wild', 'wild'), 'fresh plain': ('plain',),
 # Pictures that come again: a style, or several in turn.
 AGAIN = {'plain': 'plain', 'small': 'small', 'sizes': 'sizes', 'wild': 'wild',
          'mixed': ('wild', 'sizes', 'wild', 'plain',
-                   'wild', 'sizes', 'wild', 'wild')}
+                   'wild', 'sizes', 'wild', 'wild'),
+         'motley': ('wild', 'odd', 'sizes', 'odd',
+                    'plain', 'odd', 'wild', 'odd')}
 
 
 # Of these, so many are drawn at a time. Drawing and learning take turns: side

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from d2lssd.data import banana, drawing, scenery
+from d2lssd.data import banana, clutter, drawing, scenery
 from d2lssd.data.canvas import Canvas, Light, Patch, tube
 from d2lssd.data.drawing import (
     MODELS,
@@ -224,6 +224,16 @@ def test_a_bad_argument_is_named(name, arguments):
 def test_a_bad_argument_of_compose_is_named(name, arguments):
     with pytest.raises(ValueError, match=f'^{name}'):
         compose(**arguments)
+
+
+def test_no_oddity_could_be_a_banana():
+    rng = np.random.default_rng(0)
+    stoutest = max(banana.grow(number).girth
+                   for models in MODELS.values() for number in models)
+    for _ in range(100):
+        odd = clutter.oddity(rng)
+        assert min(odd.slim) > 1.5 * stoutest
+        assert max(odd.turn) <= 1.2
 
 
 def test_a_missing_photograph_is_named():

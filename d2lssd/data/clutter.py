@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .canvas import bent_path, noise, panel, profile, rotate, tube_patch
-from .scenery import colour, smooth, surface, tiles, yellow
+from .scenery import PATTERNS, colour, smooth, surface, tiles, yellow
 
 
 class Thing(NamedTuple):
@@ -75,6 +75,22 @@ THINGS = {
 
 def choose(rng, options):
     return options[rng.integers(len(options))]
+
+
+def oddity(rng):
+    """Return a Thing of no known kind, too stout for a banana."""
+    among = np.sort(rng.uniform(0.05, 0.95, rng.integers(1, 5)))
+    ends = rng.uniform(0, 1, 2) * rng.integers(2, size=2)
+    knots = [(0, ends[0]), *((x, rng.uniform(0.4, 1)) for x in among),
+             (1, ends[1])]
+    if rng.random() < 0.4:
+        knots = ROUND
+    return Thing(
+        (0.2, 0.5), (0, rng.uniform(0, 1.2)), knots,
+        yellow if rng.random() < 0.25 else colour,
+        flat=float(rng.integers(2)),
+        pattern=PATTERNS[rng.integers(len(PATTERNS))]
+        if rng.random() < 0.5 else None)
 
 
 def round_outline(rng, place, size, thing):

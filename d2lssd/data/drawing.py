@@ -19,10 +19,12 @@ from .clutter import (
     flat_patch,
     furnish,
     hand,
+    oddity,
     person,
     round_outline,
     round_patch,
 )
+from .pictures import SIDE
 from .scenery import PHOTOGRAPHS, background
 
 __all__ = ['DRAWING_VERSION', 'MODELS', 'PHOTOGRAPHS', 'STYLES', 'Style',
@@ -31,7 +33,6 @@ __all__ = ['DRAWING_VERSION', 'MODELS', 'PHOTOGRAPHS', 'STYLES', 'Style',
 # Raise it whenever a pixel changes: cached data sets carry it.
 DRAWING_VERSION = 1
 
-SIDE = 256
 SPLITS = ('train', 'val')
 
 # The original labels, in pixels: boxes 34-68 wide and 32-73 high (mean 50.7
@@ -49,7 +50,8 @@ class Style:
     size is (low, high), the longest side of a box in pixels, or None for
     the sizes and places of the original labels; view the spread of tilt and
     yaw in radians; ripeness and the numbers of things below and above the
-    bananas are (low, high); keep is the part of a banana that must show.
+    bananas are (low, high); odd the chance that such a thing is of no known
+    kind; keep is the part of a banana that must show.
     """
 
     size: tuple | None = None
@@ -62,6 +64,7 @@ class Style:
     people: float = 0.0
     below: tuple = (0, 3)
     above: tuple = (0, 0)
+    odd: float = 0.0
     held: float = 0.0
     bunch: float = 0.0
     touch: float = 0.0
@@ -82,6 +85,7 @@ STYLES = {
         held=0.3, bunch=0.3, touch=0.3, cut=0.25, squashed=0.3, turned=0.1,
         gentle=False, rough=1),
 }
+STYLES['odd'] = replace(STYLES['wild'], odd=0.7, photos=0.6)
 
 
 def draw_scene(split, index, seed=0, style='plain', num_bananas=1):
@@ -92,8 +96,9 @@ def draw_scene(split, index, seed=0, style='plain', num_bananas=1):
         index, seed: whole numbers from 0.
         style: 'plain', one size of banana in good light; 'small', the same
             at half the size; 'sizes', all sizes, and some touch; 'wild', all
-            sizes, views and cameras; a `Style` of your own; or a tuple of
-            these, which the pictures take in turn.
+            sizes, views and cameras; 'odd', the same among things of no
+            known kind; a `Style` of your own; or a tuple of these, which the
+            pictures take in turn.
         num_bananas: a number, or (low, high), both possible.
 
     Returns:
@@ -117,7 +122,7 @@ def draw_scene(split, index, seed=0, style='plain', num_bananas=1):
     canvas, light = set_scene(rng, split, style)
     canvas = lay_bananas(rng, canvas, light, split, style, count)
     for _ in range(between(rng, style.above)):
-        strew(rng, canvas, light)
+        strew(rng, canvas, light, style.odd)
     frame(rng, canvas, style)
     rough = style.rough * rng.uniform(0.3, 1)
     return develop(rng, canvas.image, rough), canvas.boxes()
@@ -236,14 +241,17 @@ def set_scene(rng, split, style):
         canvas.image = cv2.GaussianBlur(canvas.image, (0, 0),
                                         rng.uniform(0.6, 4))
     for _ in range(between(rng, style.below)):
-        strew(rng, canvas, light)
+        strew(rng, canvas, light, style.odd)
     return canvas, light
 
 
-def strew(rng, canvas, light):
+def strew(rng, canvas, light, odd=0):
     """Lay one thing that is no banana somewhere on the canvas."""
     place = rng.uniform(0, 1, 2) * canvas.frame[::-1]
     size = min(canvas.frame) * np.exp(rng.uniform(np.log(0.1), np.log(0.8)))
+    if odd and rng.random() < odd:
+        pile(rng, canvas, light, place, size)
+        return
     after = []
     if rng.random() < 0.6:
         thing = THINGS[choose(rng, list(THINGS))]
@@ -261,6 +269,20 @@ def strew(rng, canvas, light):
     canvas.paste(patch)
     for patch in after:
         canvas.paste(patch)
+
+
+def pile(rng, canvas, light, place, size):
+    """Lay oddities one upon another, each smaller than the last, as the parts
+    of an eye, a flower or a wheel lie."""
+    for lower in range(rng.integers(1, 4)):
+        thing = oddity(rng)
+        path, radius = round_outline(rng, place, size, thing)
+        patch = round_patch(rng, path, radius, thing, light, canvas.frame)
+        if rng.random() < 0.7 and not lower:
+            canvas.shadow(patch, light, rng.uniform(1, 6))
+        canvas.paste(patch)
+        size *= rng.uniform(0.3, 0.8)
+        place = place + rng.normal(0, 0.05, 2) * size
 
 
 def frame(rng, canvas, style):
