@@ -128,23 +128,19 @@ def test_a_phone_scrolls_no_page_sideways(browser, address, name):
 # Everyone can read it
 
 @each_page
-def test_axe_has_no_serious_finding_in_light_or_dark(browser, address, name):
-    page = opened(browser, address, name, color_scheme='light')
+@pytest.mark.parametrize('theme', ['light', 'dark'])
+def test_axe_has_no_serious_finding(browser, address, name, theme):
+    page = opened(browser, address, name, color_scheme=theme)
+    assert page.locator('html').get_attribute('data-theme') == theme
     page.evaluate('window.movingFigures?.ready')
     page.evaluate(AXE.read_text(encoding='utf-8'))
-    serious = []
-    for theme in 'light', 'dark':
-        page.emulate_media(color_scheme=theme)
-        page.wait_for_selector(f'html[data-theme={theme}]')
-        options = {'resultTypes': ['violations']}
-        if theme == 'dark':  # only colours differ there
-            options['runOnly'] = ['color-contrast']
-        found = page.evaluate('options => axe.run(document, options)', options)
-        serious += [
-            (theme, fault['id'], [node['html'][:200]
-                                  for node in fault['nodes']])
-            for fault in found['violations']
-            if fault['impact'] in ('serious', 'critical')]
+    options = {'resultTypes': ['violations']}
+    if theme == 'dark':  # only colours differ there
+        options['runOnly'] = ['color-contrast']
+    found = page.evaluate('options => axe.run(document, options)', options)
+    serious = [(fault['id'], [node['html'][:200] for node in fault['nodes']])
+               for fault in found['violations']
+               if fault['impact'] in ('serious', 'critical')]
     assert serious == []
     page.context.close()
 
