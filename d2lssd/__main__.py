@@ -76,9 +76,9 @@ def build_parser():
     sub = command('train', run_train, 'Train a detector on bananas, or on '
                   'your own pictures.')
     sub.add_argument('--recipe', help="'balanced' (default), 'source', "
-                     "'varied', 'finer', 'fitted' and 'wild' (each goes on "
-                     "from the weights of the one before), "
-                     "or 'own' (default for a folder)")
+                     "'own' (default for a folder), or 'varied', 'finer', "
+                     "'fitted' and 'wild', which go on from 'balanced', each "
+                     'from the weights of the one before')
     sub.add_argument('--weights', metavar='FILE', help='what to start from: a '
                      "file that `train` wrote; 'wild' (default for a folder), "
                      "'balanced' or 'source', which are shipped; or 'none' "

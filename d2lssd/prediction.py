@@ -161,8 +161,8 @@ def load_pretrained(name=DEFAULT, device=None):
     """The trained network that comes with the package, ready to predict.
 
     Args:
-        name: 'wild', the best on all kinds of pictures; 'balanced', from
-            which its training went on, with the anchors as taught; or
+        name: 'wild', which finds most on all kinds of pictures; 'balanced',
+            from which its training went on, with the anchors as taught; or
             'source', what the source's recipe gives after 20 epochs.
             `weights_card` says more.
         device: a `torch.device`; None for the CPU.

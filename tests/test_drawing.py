@@ -231,9 +231,7 @@ def test_no_oddity_could_be_a_banana():
     stoutest = max(banana.grow(number).girth
                    for models in MODELS.values() for number in models)
     for _ in range(100):
-        odd = clutter.oddity(rng)
-        assert min(odd.slim) > 1.5 * stoutest
-        assert max(odd.turn) <= 1.2
+        assert min(clutter.oddity(rng).slim) > 1.5 * stoutest
 
 
 def test_a_missing_photograph_is_named():
