@@ -100,7 +100,8 @@ weights: env ## train and measure the shipped weights (hours; resumes)
 	train varied balanced _build/weights; \
 	train finer _build/weights/varied.safetensors _build/weights; \
 	train fitted _build/weights/finer.safetensors _build/weights; \
-	train wild _build/weights/fitted.safetensors d2lssd/weights
+	train wild _build/weights/fitted.safetensors d2lssd/weights; \
+	train plain wild d2lssd/weights
 
 .PHONY: experiments
 experiments: env ## run the experiments, or ONLY=name (hours; resumes)

@@ -77,12 +77,12 @@ def build_parser():
                   'your own pictures.')
     sub.add_argument('--recipe', help="'balanced' (default), 'source', "
                      "'own' (default for a folder), or 'varied', 'finer', "
-                     "'fitted' and 'wild', which go on from 'balanced', each "
-                     'from the weights of the one before')
+                     "'fitted', 'wild' and 'plain', which go on from "
+                     "'balanced', each from the weights of the one before")
     sub.add_argument('--weights', metavar='FILE', help='what to start from: a '
                      "file that `train` wrote; 'wild' (default for a folder), "
-                     "'balanced' or 'source', which are shipped; or 'none' "
-                     '(default otherwise)')
+                     "'plain', 'balanced' or 'source', which are shipped; or "
+                     "'none' (default otherwise)")
     sub.add_argument('--epochs', type=whole, metavar='N',
                      help="instead of the recipe's own number")
     sub.add_argument('--batch-size', type=whole, metavar='N',
@@ -161,8 +161,9 @@ def add_check(commands):
 def add_weights(sub):
     sub.add_argument('--weights', metavar='FILE', default='wild',
                      help="a file that `train` wrote, or the name of shipped "
-                     "weights: 'wild' (default, for real pictures), "
-                     "'balanced' or 'source'")
+                     "weights: 'wild' (default, for real pictures), 'plain' "
+                     "(for pictures like the data set's), 'balanced' or "
+                     "'source'")
 
 
 def add_source(sub):

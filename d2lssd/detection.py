@@ -1,13 +1,14 @@
 """From the network's numbers to a short list of boxes."""
 import torch
 
-from d2lssd.boxes import box_iou, columns_of, iou_of_columns, offset_inverse
+from d2lssd.boxes import columns_of, iou_of_columns, offset_inverse
 
 CHUNK = 64  # boxes; from 48 to 128 it hardly matters
+LEAST = 0.009999999  # the source's
 
 
 def multibox_detection(cls_probs, offset_preds, anchors, nms_threshold=0.5,
-                       pos_threshold=0.009999999, per_class=False):
+                       pos_threshold=LEAST, per_class=False):
     """Turn predictions into boxes and suppress what is found twice.
 
     Args:
@@ -70,10 +71,14 @@ def vote_boxes(rows, iou_threshold=0.5, least=0.01):
     """
     kept = rows[rows[:, 0] >= 0]
     voters = rows[rows[:, 1] >= least]
-    iou = box_iou(kept[:, 2:], voters[:, 2:])  # (n, m)
-    votes = voters[:, 1]**2 * (iou - iou_threshold).clamp(min=0)
-    total = votes.sum(1, keepdim=True)
-    boxes = torch.where(total > 0, votes @ voters[:, 2:] / total, kept[:, 2:])
+    columns, others = columns_of(kept[:, 2:]), columns_of(voters[:, 2:])
+    one = torch.ones_like(voters[:, :1])
+    weighted = voters[:, 1:2]**2 * torch.cat([voters[:, 2:], one], 1)
+    sums = torch.cat([  # (n, 5), a few rows at a time, as `nms` goes
+        iou_of_columns(some, others).sub_(iou_threshold).clamp_(min=0)
+        @ weighted for some in columns.split(CHUNK, dim=1)])
+    total = sums[:, 4:]
+    boxes = torch.where(total > 0, sums[:, :4] / total, kept[:, 2:])
     return torch.cat([kept[:, :2], boxes], 1)
 
 

@@ -1,24 +1,22 @@
 """Examinations: a detector before pictures that it has never seen."""
-from dataclasses import replace
-
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from d2lssd.classes import classes_of
 from d2lssd.data import BananasDataset
-from d2lssd.data.drawing import SIDE, STYLES
+from d2lssd.data.drawing import SIDE
+from d2lssd.memory import keep_memory
 from d2lssd.metrics import average_precision, hits
 from d2lssd.model import evaluating
 from d2lssd.tiles import join_tiles, look, tiles_of_batch
 
 # Drawn validation pictures, in numbers and with seeds of their own.
-TOUCHING = replace(STYLES['plain'], touch=0.3)
 EXAMS = {
     'one banana': {'style': 'plain', 'num_bananas': 1, 'seed': 101},
     'any size': {'style': 'wild', 'num_bananas': 1, 'seed': 102},
     'one to six': {'style': 'wild', 'num_bananas': (1, 6), 'seed': 103},
     'no banana': {'style': 'wild', 'num_bananas': 0, 'seed': 104},
-    'plain, 1-6': {'style': TOUCHING, 'num_bananas': (1, 6), 'seed': 105},
+    'plain, 1-6': {'style': 'touching', 'num_bananas': (1, 6), 'seed': 105},
     'plain, none': {'style': 'plain', 'num_bananas': 0, 'seed': 106},
 }
 EXAM_PICTURES = 500
@@ -59,6 +57,7 @@ def detect_all(net, data_iter, progress=False, tiles=False, voting=False):
         `average_precision` takes them: detections ``(n_i, 6)``, by falling
         score, and labels ``(m, 5)``.
     """
+    keep_memory()
     found, true = [], []
     device = next(net.parameters()).device
 

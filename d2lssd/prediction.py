@@ -21,7 +21,7 @@ from d2lssd.data.files import (
 from d2lssd.data.pictures import SIDE, open_image, to_rgb
 from d2lssd.detection import multibox_detection
 from d2lssd.model import TinySSD, check_sizes, evaluating
-from d2lssd.tiles import boxes_of_tiles, join_tiles, look
+from d2lssd.tiles import SURE, boxes_of_tiles, join_tiles, look
 
 SHIPPED = Path(__file__).parent / 'weights'
 DEFAULT = 'wild'
@@ -145,8 +145,8 @@ def detect(picture, net=None, threshold=0.5, classes=None, tiles=True,
         views += [_resized(picture, box)
                   for box in boxes_of_tiles(*picture.size)]
     with evaluating(net):
-        rows, *parts = (look(view.to(device), net, voting)[0]
-                        for view in views)
+        rows, *parts = (look(view.to(device), net, voting,
+                             min(threshold, SURE))[0] for view in views)
     if tiles:
         rows = join_tiles(rows, parts)
     classes = classes or classes_of(net)
@@ -161,10 +161,11 @@ def load_pretrained(name=DEFAULT, device=None):
     """The trained network that comes with the package, ready to predict.
 
     Args:
-        name: 'wild', which finds most on all kinds of pictures; 'balanced',
-            from which its training went on, with the anchors as taught; or
-            'source', what the source's recipe gives after 20 epochs.
-            `weights_card` says more.
+        name: 'wild', for all kinds of pictures, real ones above all; 'plain',
+            for pictures like those of the data set, with none to six bananas;
+            'balanced', from which their training went on, with the anchors
+            as taught; or 'source', what the source's recipe gives after 20
+            epochs. `weights_card` says more.
         device: a `torch.device`; None for the CPU.
 
     Returns:

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from d2lssd.boxes import box_iou
-from d2lssd.detection import multibox_detection, nms, vote_boxes
+from d2lssd.detection import LEAST, multibox_detection, nms, vote_boxes
 
 SHARE = 0.5  # of the picture's width and height
 CORNERS = [(x / 4, y / 4) for y in range(3) for x in range(3)]
@@ -21,7 +21,7 @@ INSIDE = 0.7  # share of its area that makes a box a part of another
 SAME = 0.6  # IoU above which boxes that voting has moved are one
 
 
-def look(X, net, voting=False):
+def look(X, net, voting=False, least=LEAST):
     """What one look at some images finds.
 
     Args:
@@ -29,14 +29,18 @@ def look(X, net, voting=False):
         net: a `TinySSD`, in evaluation mode.
         voting: place the boxes by `vote_boxes`, and suppress those that meet
             on their way.
+        least: score of a box that counts; the others still have a vote. The
+            fewer there are, the sooner it is done.
 
     Returns:
         List of B float tensors ``(n_i, 6)``, rows ``(class, score, x_min,
         y_min, x_max, y_max)``, by falling score.
     """
+    X = X.contiguous(memory_format=torch.channels_last)
     anchors, cls_preds, bbox_preds = net(X)
     found = multibox_detection(cls_preds.softmax(-1).transpose(1, 2),
-                               bbox_preds, anchors)
+                               bbox_preds, anchors,
+                               pos_threshold=max(least, LEAST))
     if not voting:
         return [rows[rows[:, 0] >= 0] for rows in found]
     # Two boxes may have moved to the same object.

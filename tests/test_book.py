@@ -43,7 +43,8 @@ TAUGHT = {
 
 # Written here so that they can be followed, and in the package so that they
 # are fast; a test below holds them to each other.
-PLAINER = {'match_anchors', 'multibox_detection', 'multibox_target'}
+PLAINER = {'match_anchors', 'multibox_detection', 'multibox_target',
+           'vote_boxes'}
 
 # The values that the book reproduces, where a chapter's outputs show them.
 SHOWN = {
@@ -178,15 +179,15 @@ def test_a_chapter_teaches_what_it_promises(chapter):
 
 @pytest.mark.parametrize('m', [0, 1, 7])
 def test_what_a_chapter_writes_more_plainly_gives_the_same(m):
-    path = ROOT / 'book' / 'background' / 'boxes-and-anchors.ipynb'
     names = {'torch': torch, 'F': torch.nn.functional, **{
         name: getattr(d2lssd, name) for name in (
             'box_iou', 'check_labels', 'nms', 'offset_boxes',
             'offset_inverse')}}
-    for _, cell in code_cells(path):
-        for name, _ in definitions(parsed(cell['source'])):
-            if name in PLAINER:
-                exec(cell['source'], names)
+    for page in 'background/boxes-and-anchors', 'beyond/average-precision':
+        for _, cell in code_cells(ROOT / 'book' / f'{page}.ipynb'):
+            for name, _ in definitions(parsed(cell['source'])):
+                if name in PLAINER:
+                    exec(cell['source'], names)
     assert names.keys() >= PLAINER
     generator = torch.Generator().manual_seed(m)
     corner = 0.6 * torch.rand(8, m, 2, generator=generator)
@@ -210,6 +211,9 @@ def test_what_a_chapter_writes_more_plainly_gives_the_same(m):
         fast = d2lssd.multibox_detection(*inputs, **options)
         assert torch.equal(plain, fast)
         assert 0 < (fast[..., 0] >= 0).sum() < 3 * A
+        for rows in fast:
+            torch.testing.assert_close(names['vote_boxes'](rows),
+                                       d2lssd.vote_boxes(rows))
 
 
 def test_definitions_are_compared_without_docstrings_and_comments():

@@ -6,6 +6,7 @@ from PIL import Image
 import d2lssd
 from d2lssd import tiles
 from d2lssd.data.scenery import photograph
+from d2lssd.model import evaluating
 from d2lssd.tiles import CORNERS, boxes_of_tiles, join_tiles, tiles_of_batch
 
 NONE = torch.zeros(0, 6)
@@ -137,11 +138,28 @@ def test_boxes_that_meet_while_voting_are_one(monkeypatch):
                           [0, 0.3, 0.24, 0, 0.64, 1],  # IoU 0.48 with it
                           [0, 0.8, 0.60, 0, 0.99, 1],
                           [-1, 0.8, 0.14, 0, 0.54, 1]]])
-    monkeypatch.setattr(tiles, 'multibox_detection', lambda *args: rows)
+    monkeypatch.setattr(tiles, 'multibox_detection',
+                        lambda *args, **options: rows)
     net = lambda X: (None, torch.zeros(1, 1, 2), None)  # noqa: E731
-    not_voted, = tiles.look(None, net)
+    X = torch.zeros(1, 3, 8, 8)
+    not_voted, = tiles.look(X, net)
     assert not_voted.tolist() == rows[0, :3].tolist()
-    voted, = tiles.look(None, net, voting=True)
+    voted, = tiles.look(X, net, voting=True)
     moved = d2lssd.vote_boxes(rows[0])
     assert d2lssd.box_iou(moved[:1, 2:], moved[1:2, 2:]) > tiles.SAME
     assert voted.tolist() == moved[[0, 2]].tolist()
+
+
+@pytest.mark.parametrize('least', [0, 0.05, 0.5, 0.99])
+@pytest.mark.parametrize('voting', [False, True])
+def test_what_scores_less_than_what_counts_changes_nothing_else(voting, least):
+    net = d2lssd.load_pretrained()
+    X = torch.stack([torch.from_numpy(d2lssd.draw_scene(
+        'val', i, 5, 'wild', 4)[0]).permute(2, 0, 1).float()
+        for i in range(3)])
+    with evaluating(net):
+        every = tiles.look(X, net, voting)
+        some = tiles.look(X, net, voting, least)
+    assert sum(map(len, every)) > 100
+    for rows, fewer in zip(every, some):
+        torch.testing.assert_close(fewer, rows[rows[:, 1] >= least])

@@ -12,8 +12,8 @@ from d2lssd.prediction import SHIPPED
 NAMES = sorted(path.stem for path in SHIPPED.glob('*.safetensors'))
 
 
-def test_the_weights_of_three_recipes_are_shipped():
-    assert NAMES == ['balanced', 'source', 'wild']
+def test_the_weights_of_four_recipes_are_shipped():
+    assert NAMES == ['balanced', 'plain', 'source', 'wild']
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -35,7 +35,7 @@ def test_the_card_tells_how_to_train_the_same_again(name):
 
 @pytest.mark.parametrize(('name', 'exam'), [
     ('source', 'one banana'), ('balanced', 'one banana'),
-    ('wild', 'any size')])
+    ('wild', 'any size'), ('plain', 'plain, 1-6')])
 def test_the_card_states_what_the_weights_reach(name, exam):
     """Measured again, up to what another processor rounds differently."""
     stated = d2lssd.weights_card(name)['exams'][exam]

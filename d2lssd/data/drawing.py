@@ -85,6 +85,7 @@ STYLES = {
         held=0.3, bunch=0.3, touch=0.3, cut=0.25, squashed=0.3, turned=0.1,
         gentle=False, rough=1),
 }
+STYLES['touching'] = replace(STYLES['plain'], touch=0.3)
 STYLES['odd'] = replace(STYLES['wild'], odd=0.7, photos=0.6)
 
 
@@ -94,11 +95,11 @@ def draw_scene(split, index, seed=0, style='plain', num_bananas=1):
     Args:
         split: 'train' or 'val'; they share no photograph and no banana.
         index, seed: whole numbers from 0.
-        style: 'plain', one size of banana in good light; 'small', the same
-            at half the size; 'sizes', all sizes, and some touch; 'wild', all
-            sizes, views and cameras; 'odd', the same among things of no
-            known kind; a `Style` of your own; or a tuple of these, which the
-            pictures take in turn.
+        style: 'plain', one size of banana in good light; 'touching', the
+            same, and some touch; 'small', half the size; 'sizes', all sizes,
+            and some touch; 'wild', all sizes, views and cameras; 'odd', the
+            same among things of no known kind; a `Style` of your own; or a
+            tuple of these, which the pictures take in turn.
         num_bananas: a number, or (low, high), both possible.
 
     Returns:
