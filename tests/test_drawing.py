@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from torchvision.ops import box_iou
 
 from d2lssd.data import banana, clutter, drawing, scenery
 from d2lssd.data.canvas import Canvas, Light, Patch, tube
@@ -61,10 +63,26 @@ def test_a_picture_is_the_same_in_another_process_and_order():
 
 
 def test_split_index_seed_and_style_each_give_another_picture():
-    digests = {digest(*draw_scene(split, index, seed=seed, style=style))
-               for split in ('train', 'val') for index in (0, 1)
-               for seed in (0, 1) for style in STYLES}
-    assert len(digests) == 8 * len(STYLES)
+    digests = {style: [digest(*draw_scene(split, index, seed=seed, style=style,
+                                          num_bananas=3))
+                       for split in ('train', 'val') for index in (0, 1)
+                       for seed in (0, 1)] for style in STYLES}
+    assert all(len({*eight}) == 8 for eight in digests.values())
+    assert len({*map(tuple, digests.values())}) == len(STYLES)
+
+
+def test_touching_is_plain_but_for_the_bananas_that_touch():
+    for index in range(4):
+        one = {digest(*draw_scene('val', index, style=style))
+               for style in ('plain', 'touching')}
+        assert len(one) == 1
+    plain, touching = (
+        sum(int((box_iou(boxes, boxes).triu(1) > 0.1).sum())
+            for index in range(40)
+            for boxes in [torch.tensor(draw_scene(
+                'val', index, style=style, num_bananas=4)[1])])
+        for style in ('plain', 'touching'))
+    assert touching > 1.5 * plain
 
 
 def test_plain_boxes_have_the_statistics_of_the_original_labels():
