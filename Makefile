@@ -93,7 +93,7 @@ assignment: env ## make an nbgrader assignment of all EXERCISES in COURSE
 weights: env ## train and measure the shipped weights (hours; resumes)
 	@mkdir -p _build/weights
 	@set -e; train() { $(PY) -m d2lssd train --recipe $$1 --weights $$2 --exam \
-	  --save $$3/$$1.safetensors \
+	  $$4 --save $$3/$$1.safetensors \
 	  --checkpoint _build/weights/$$1.checkpoint; }; \
 	train source none d2lssd/weights; \
 	train balanced none d2lssd/weights; \
@@ -101,7 +101,9 @@ weights: env ## train and measure the shipped weights (hours; resumes)
 	train finer _build/weights/varied.safetensors _build/weights; \
 	train fitted _build/weights/finer.safetensors _build/weights; \
 	train wild _build/weights/fitted.safetensors d2lssd/weights; \
-	train plain wild d2lssd/weights
+	train touching wild _build/weights; \
+	train plain _build/weights/touching.safetensors d2lssd/weights \
+	  --precision=0.99
 
 .PHONY: experiments
 experiments: env ## run the experiments, or ONLY=name (hours; resumes)

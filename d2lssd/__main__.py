@@ -77,8 +77,9 @@ def build_parser():
                   'your own pictures.')
     sub.add_argument('--recipe', help="'balanced' (default), 'source', "
                      "'own' (default for a folder), or 'varied', 'finer', "
-                     "'fitted', 'wild' and 'plain', which go on from "
-                     "'balanced', each from the weights of the one before")
+                     "'fitted', 'wild', 'touching' and 'plain', which go "
+                     "on from 'balanced', each from the weights of the one "
+                     'before')
     sub.add_argument('--weights', metavar='FILE', help='what to start from: a '
                      "file that `train` wrote; 'wild' (default for a folder), "
                      "'plain', 'balanced' or 'source', which are shipped; or "
@@ -102,6 +103,10 @@ def build_parser():
     sub.add_argument('--checkpoint', metavar='FILE', help='save there after '
                      'each epoch; go on from there if it exists '
                      '(default: beside the weights)')
+    sub.add_argument('--precision', type=probability, metavar='P',
+                     help='at the end, shift the scores until, from 0.5 on, '
+                     'this share of the detections on other drawn training '
+                     'pictures is right')
     sub.add_argument('--exam', action='store_true',
                      help='measure at the end, as `evaluate` does; a folder '
                      'is always measured')
@@ -241,18 +246,29 @@ def is_folder(source):
 
 def run_train(args):
     """Train, and write weights and card."""
+    from torch.utils.data import DataLoader
+
     from d2lssd.data import BananasDataset
     from d2lssd.distributed import rank
+    from d2lssd.evaluation import set_operating_point
     from d2lssd.prediction import (
         load_weights,
         save_weights,
         trained_weights,
         weights_path,
     )
-    from d2lssd.training import describe_run, find_recipe, train
+    from d2lssd.training import (
+        describe_run,
+        find_recipe,
+        other_pictures,
+        train,
+    )
     changes = {'num_epochs': args.epochs, 'batch_size': args.batch_size,
                'lr': args.lr}
     own = is_folder(args.source)
+    if args.precision and args.source != 'drawn':
+        raise ValueError('--precision: the point is chosen on drawn bananas; '
+                         'for other pictures use `set_operating_point`')
     recipe = find_recipe(args.recipe or ('own' if own else 'balanced'), **{
         key: value for key, value in changes.items() if value is not None})
     start = args.weights or ('wild' if own else 'none')
@@ -275,6 +291,11 @@ def run_train(args):
     card = {**describe_run(recipe, args.seed, args.source), 'start': start,
             'history': history}
     save_weights(net, out, card)
+    if args.precision:
+        card['operating point'] = set_operating_point(
+            net, DataLoader(other_pictures(recipe, args.seed), 50),
+            args.precision, progress=True)
+        save_weights(net, out, card)
     if args.exam or own:  # measured is what was written, in half precision
         written = load_weights(out)
         card['exams'] = measure(written, args.source, pictures=pictures)

@@ -1,4 +1,5 @@
 """Examinations: a detector before pictures that it has never seen."""
+import torch
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
@@ -6,7 +7,7 @@ from d2lssd.classes import classes_of
 from d2lssd.data import BananasDataset
 from d2lssd.data.drawing import SIDE
 from d2lssd.memory import keep_memory
-from d2lssd.metrics import average_precision, hits
+from d2lssd.metrics import average_precision, hits, precision_recall_curve
 from d2lssd.model import evaluating
 from d2lssd.tiles import join_tiles, look, tiles_of_batch
 
@@ -26,6 +27,8 @@ def examine(net, names=tuple(EXAMS), count=EXAM_PICTURES, progress=False,
             tiles=False, voting=False):
     """Put a banana detector through some or all of the `EXAMS`.
 
+    As in training, memory is kept (see `keep_memory`).
+
     Args:
         net: a `TinySSD`.
         names: of the exams.
@@ -36,6 +39,7 @@ def examine(net, names=tuple(EXAMS), count=EXAM_PICTURES, progress=False,
     Returns:
         dict: what `evaluate` gives, by the exam's name.
     """
+    keep_memory()
     results = {}
     for name in names:
         pictures = BananasDataset(False, count=count, progress=progress,
@@ -57,7 +61,6 @@ def detect_all(net, data_iter, progress=False, tiles=False, voting=False):
         `average_precision` takes them: detections ``(n_i, 6)``, by falling
         score, and labels ``(m, 5)``.
     """
-    keep_memory()
     found, true = [], []
     device = next(net.parameters()).device
 
@@ -121,6 +124,49 @@ def evaluate(net, data_iter, threshold=0.5, progress=False, tiles=False,
             'recall_at': right / (right + missed) if right + missed else None,
             'false_alarms': sum(c[1] > 0 for c in counts),
             'pictures': len(true), 'objects': right + missed}
+
+
+def set_operating_point(net, data_iter, precision, progress=False):
+    """Shift the scores until, from 0.5 on, so much of what is found is right.
+
+    The logit of background gets a constant. The order of the scores stays,
+    and so do the boxes, up to what `vote_boxes` makes of them and to those
+    near the least score that counts.
+
+    Args:
+        net: a `TinySSD` of one class, which is changed.
+        data_iter: as for `evaluate`; pictures to choose the point on, and not
+            those to measure it on.
+        precision: least share of right detections, at IoU 0.5.
+        progress: show a bar.
+
+    Returns:
+        dict: the ``'score'`` that has become 0.5, and the ``'precision'`` and
+        ``'recall'`` there.
+
+    Raises:
+        ValueError: so much is right at no score; several classes, whose order
+            a shift would change.
+    """
+    if net.num_classes > 1:
+        raise ValueError(f'the network finds {net.num_classes} classes; an '
+                         'operating point can be set for one')
+    right, recall, score = precision_recall_curve(
+        *detect_all(net, data_iter, progress, voting=True))
+    # Of equal scores only the last counts them all.
+    last = torch.ones_like(score, dtype=torch.bool)
+    last[:-1] = score[1:] < score[:-1]
+    enough = (last & (right >= precision)).nonzero()[:, 0]
+    if not len(enough):
+        raise ValueError(f'precision {precision:g}: this network reaches '
+                         f'{float(max(right[last], default=0)):.3f} at most')
+    i = enough[-1]
+    with torch.no_grad():
+        for scale in range(5):
+            bias = getattr(net, f'cls_{scale}').bias
+            bias.view(-1, 2)[:, 0] += score[i].logit(3e-8)
+    return {'score': float(score[i]), 'precision': float(right[i]),
+            'recall': float(recall[i])}
 
 
 def _none_for_nan(scores):

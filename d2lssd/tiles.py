@@ -29,13 +29,14 @@ def look(X, net, voting=False, least=LEAST):
         net: a `TinySSD`, in evaluation mode.
         voting: place the boxes by `vote_boxes`, and suppress those that meet
             on their way.
-        least: score of a box that counts; the others still have a vote. The
-            fewer there are, the sooner it is done.
+        least: score of a box that counts, 0.01 at least; the others still
+            have a vote. The fewer there are, the sooner it is done.
 
     Returns:
         List of B float tensors ``(n_i, 6)``, rows ``(class, score, x_min,
         y_min, x_max, y_max)``, by falling score.
     """
+    # As in training: convolutions are faster so.
     X = X.contiguous(memory_format=torch.channels_last)
     anchors, cls_preds, bbox_preds = net(X)
     found = multibox_detection(cls_preds.softmax(-1).transpose(1, 2),

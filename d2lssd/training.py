@@ -169,7 +169,8 @@ RECIPES = {
         num_epochs=72, batch_size=16, loss='balanced', optimizer='adamw',
         lr=3e-3, weight_decay=0.01, schedule='one-cycle', pictures='fresh',
         num_bananas=(0, 4), flips=True, average=0.998),
-    # What 'finer' starts from, 'fitted' from that, and 'wild' from that.
+    # What 'finer' starts from, 'fitted' from that, 'wild' from that, and so
+    # on: each goes on from the weights of the one before.
     'varied': Recipe(
         num_epochs=120, batch_size=16, loss='balanced', balance=0.5,
         optimizer='adamw', lr=3e-3, weight_decay=0.01, schedule='one-cycle',
@@ -186,11 +187,14 @@ RECIPES['fitted'] = dataclasses.replace(
     RECIPES['finer'], num_epochs=180, sizes=FITTING)
 RECIPES['wild'] = dataclasses.replace(
     RECIPES['fitted'], num_epochs=160, pictures='motley')
-# For pictures like those of the data set, and nothing else. Ten negatives for
-# one positive: what is no banana should rarely score as much as one half.
-RECIPES['plain'] = dataclasses.replace(
+# For bananas of one size in good light, as in the data set, but up to eight.
+# Ten negatives for one positive: what is no banana should rarely score much.
+RECIPES['touching'] = dataclasses.replace(
     RECIPES['wild'], num_epochs=110, pictures='touching',
     num_bananas=(0, 6), num_pictures=22 * EPOCH, negative_ratio=10)
+# What is missed are bananas that lie on others, so there are more of them.
+RECIPES['plain'] = dataclasses.replace(
+    RECIPES['touching'], num_epochs=88, num_bananas=(0, 8))
 CHECKPOINT = {'format': 'd2lssd-checkpoint-1'}
 
 
@@ -325,6 +329,24 @@ def batches(recipe, start=0, source='drawn', seed=0, pictures=None):
         order = torch.randperm(len(images), generator=rng)
         own = map(distributed.part, order[part:part + whole].split(size))
         yield ((images[index].float(), labels[index]) for index in own)
+
+
+def other_pictures(recipe, seed=0, count=None):
+    """Drawn training pictures of a recipe that no epoch shows.
+
+    Their photographs and bananas are those that the recipe learns from, in
+    other arrangements.
+
+    Args:
+        recipe: a `Recipe`.
+        seed: that of the training.
+        count: how many; None for a thousand.
+
+    Returns:
+        A `BananasDataset`.
+    """
+    return BananasDataset(True, count=count or EPOCH, seed=seed + 1,
+                          cache=False, **_options(recipe, 'drawn'))
 
 
 def _options(recipe, source):

@@ -8,8 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.data import DataLoader
 
 import d2lssd
+from d2lssd.evaluation import set_operating_point
 
 quick = settings(max_examples=40)
 cell = st.integers(0, slow.GRID)
@@ -439,6 +441,89 @@ def test_an_evaluation_at_a_score_that_nothing_reaches_has_no_precision():
     assert scores['precision'] is None
     assert scores['recall_at'] == 0
     assert scores['false_alarms'] == 0
+
+
+# The operating point.
+
+class Scorer(d2lssd.TinySSD):
+    """Sees in a picture's first pixels the scores of three far-off anchors."""
+    anchors = Parrot.anchors
+
+    def __init__(self, num_classes=1):
+        super().__init__(num_classes)
+
+    def forward(self, X):
+        logits = X[:, 0, 0, :3].double().logit()
+        shift = self.cls_0.bias[1] - self.cls_0.bias[0]
+        logits = torch.stack([torch.zeros_like(logits), logits + shift], -1)
+        return self.anchors, logits.float(), X.new_zeros(len(X), 12)
+
+
+def scorer(*scores):
+    """A network that gives these scores, and a picture; where there is a
+    banana at the place of each score that is followed by True."""
+    net = Scorer()
+    with torch.no_grad():
+        net.cls_0.bias.zero_()
+    X, Y = torch.zeros(1, 3, 4, 4), -torch.ones(1, 3, 5)
+    for i, (score, right) in enumerate(scores):
+        X[0, 0, 0, i] = score
+        if right:
+            Y[0, i] = torch.tensor([0, *Parrot.anchors[0, i].tolist()])
+    return net, [(X, Y)]
+
+
+@pytest.mark.parametrize(('scores', 'precision', 'point'), [
+    # Precision 1, 1, 2/3
+    (((0.9, True), (0.7, True), (0.2, False)), 0.9, (0.7, 1, 1)),
+    (((0.9, True), (0.7, True), (0.2, False)), 0.6, (0.2, 2 / 3, 1)),
+    # Precision 0, 1/2, 2/3: low, and better further down.
+    (((0.9, False), (0.7, True), (0.2, True)), 0.6, (0.2, 2 / 3, 1)),
+    # Equal scores are passed together: 1/2, then 2/3.
+    (((0.9, True), (0.9, False), (0.2, True)), 0.6, (0.2, 2 / 3, 1)),
+    (((0.9, True), (0.7, False), (0.2, True)), 0.9, (0.9, 1, 1 / 2)),
+])
+def test_the_operating_point_is_the_lowest_that_is_right_enough(
+        scores, precision, point):
+    net, batches = scorer(*scores)
+    result = set_operating_point(net, batches, precision)
+    assert tuple(result.values()) == pytest.approx(point)
+    # What had that score has one half now, and the rest goes with it.
+    found, = d2lssd.detect_all(net, batches)[0]
+    odds = point[0] / (1 - point[0])
+    moved = [s / (1 - s) / odds for s, _ in scores]
+    assert found[:, 1].tolist() == pytest.approx(
+        sorted((odd / (1 + odd) for odd in moved), reverse=True), abs=1e-5)
+
+
+@pytest.mark.parametrize('scores', [
+    ((0.9, False), (0.7, True)), ((0.9, True), (0.9, False)), ()])
+def test_a_precision_that_no_score_reaches_is_refused(scores):
+    net, batches = scorer(*scores)
+    reached = 0 if not scores else 0.5
+    with pytest.raises(ValueError,
+                       match=f'precision 0.9: .* {reached:.3f} at most'):
+        set_operating_point(net, batches, 0.9)
+    assert not net.cls_0.bias.any()
+
+
+def test_the_shift_is_one_and_the_same_on_every_map_and_leaves_the_boxes():
+    net = d2lssd.load_pretrained('source')
+    X, Y = next(iter(DataLoader(d2lssd.BananasDataset(
+        False, count=6, seed=31, progress=False), 6)))
+    with d2lssd.evaluating(net):
+        _, before, boxes = net(X)
+        point = set_operating_point(net, [(X, Y)], 0.5)
+        _, after, same = net(X)
+    assert torch.equal(same, boxes)
+    shift = (before - after)[..., 1] - (before - after)[..., 0]
+    there = math.log(point['score'] / (1 - point['score']))
+    assert torch.allclose(shift, torch.full_like(shift, there), atol=1e-4)
+
+
+def test_of_several_classes_no_operating_point_can_be_set():
+    with pytest.raises(ValueError, match='finds 3 classes'):
+        set_operating_point(d2lssd.TinySSD(3), [], 0.9)
 
 
 def test_the_command_prints_no_more_than_a_terminal_is_wide(capsys):

@@ -1,4 +1,5 @@
 """The loop, its recipes and its checkpoints."""
+import json
 import math
 
 import pytest
@@ -6,6 +7,7 @@ import torch
 
 import d2lssd
 from d2lssd import training
+from d2lssd.__main__ import main
 from d2lssd.data import drawn
 from d2lssd.data.files import load_state, save_state
 from d2lssd.training import FITTING, batches, find_recipe, num_steps
@@ -202,6 +204,41 @@ def test_a_checkpoint_with_no_epoch_in_it_is_of_any_run(tmp_path):
         run(checkpoint=file, lr=1e30)
     assert file.exists()
     assert len(run(checkpoint=file)[1]) == SMALL['num_epochs']
+
+
+def test_other_pictures_are_of_the_kind_but_in_no_epoch():
+    recipe = find_recipe('plain', num_pictures=12)
+    images, labels = training.read_pictures(recipe, progress=False)
+    others = training.other_pictures(recipe, count=12)
+    assert len(others) == 12
+    assert others[0][1].shape == labels[0].shape
+    assert not any(torch.equal(X, image.float())
+                   for X, _ in others for image in images)
+
+
+def test_the_command_sets_the_operating_point_and_notes_it(
+        monkeypatch, tmp_path):
+    net, history = d2lssd.load_pretrained('source'), [
+        {'loss': 1, 'class error': 1, 'bbox mae': 1, 'seconds': 1}]
+    before = net.cls_0.bias.clone()
+    monkeypatch.setattr(training, 'train', lambda *_, **__: (net, history))
+    monkeypatch.setattr(training, 'EPOCH', 8)
+    file = tmp_path / 'found.safetensors'
+    command = ['train', '--recipe', 'source', '--save', str(file)]
+    assert main([*command, '--precision', '0.5']) == 0
+    card = json.loads(file.with_suffix('.json').read_text())
+    point = card['operating point']
+    assert point['precision'] >= 0.5
+    there = math.log(point['score'] / (1 - point['score']))
+    shift = d2lssd.load_weights(file).cls_0.bias - before
+    assert shift[0::2].tolist() == pytest.approx([there] * 4, abs=0.01)
+    assert not shift[1::2].any()
+
+
+def test_the_operating_point_is_chosen_on_drawn_pictures_alone(
+        capsys, tmp_path):
+    assert main(['train', '--source', str(tmp_path), '--precision', '1']) == 2
+    assert '--precision: ' in capsys.readouterr().err
 
 
 def test_a_run_from_other_weights_says_so(tmp_path):
