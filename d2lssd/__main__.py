@@ -208,7 +208,9 @@ def run_predict(args):
     from d2lssd.classes import classes_of
     from d2lssd.data import BANANA_CLASSES
     from d2lssd.data.pictures import open_image
+    from d2lssd.memory import keep_memory
     from d2lssd.prediction import detect, save_picture
+    keep_memory()
     net, status = find_net(args.weights), 0
     word = 'banana' if classes_of(net) == BANANA_CLASSES else 'object'
     for i, image in enumerate(args.images):

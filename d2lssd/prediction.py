@@ -316,7 +316,8 @@ def load_weights(path):
     net.sizes = _sizes(path, header, net)
     net.load_state_dict({name: value.float() if value.is_floating_point()
                          else value for name, value in state.items()})
-    return net.eval()
+    # As in training: predicting takes a third less time so.
+    return net.eval().to(memory_format=torch.channels_last)
 
 
 def _names(path, header, net):
