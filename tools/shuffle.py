@@ -23,15 +23,19 @@ LOGS = ROOT / '_build' / 'shuffle'
 HOME = LOGS / 'home'
 
 
-def check(path, home, log):
-    """Run a notebook and compare; return whether all is well."""
+def check(path, home, log, **settings):
+    """Run a notebook and compare; return whether all is well.
+
+    Settings are variables of the environment.
+    """
     start = time.monotonic()
     with open(log, 'w', encoding='utf-8') as file:
         status = subprocess.run(
             [sys.executable, '-m', 'pytest', '-p', 'tools.nbval_book',
              '--keep-data', str(path)], cwd=ROOT, stdin=subprocess.DEVNULL,
             stdout=file, stderr=subprocess.STDOUT,
-            env={**os.environ, 'D2LSSD_BOOK_HOME': str(home)}).returncode
+            env={**os.environ, 'D2LSSD_BOOK_HOME': str(home),
+                 **settings}).returncode
     name = os.path.relpath(path, ROOT)
     word = f'failed, see {os.path.relpath(log, ROOT)}' if status else 'ok'
     print(f'  {name}: {word} ({time.monotonic() - start:.0f} s)', flush=True)
@@ -72,10 +76,13 @@ def main():
                       for path in paths)
     print(f'{args.jobs} at once', flush=True)
     draw.shuffle(paths)
+    # Side by side they share the cores; threads that wait are slow.
+    threads = str(max(1, os.cpu_count() // args.jobs))
     with ThreadPoolExecutor(args.jobs) as pool:
         results = pool.map(
             lambda job: check(job[1], own_home(job[0]),
-                              LOGS / f'3-{job[1].stem}.log'),
+                              LOGS / f'3-{job[1].stem}.log',
+                              OMP_NUM_THREADS=threads),
             enumerate(paths))
         failed += sum(not good for good in results)
     if failed:
