@@ -14,8 +14,8 @@ def keep_memory(room=4e9):
 
     A step frees some hundred large tensors, and the C library would hand each
     back to the system only to ask for it again, zeroed page by page, in the
-    next step. Keeping it doubles the speed of training on a processor, and
-    makes the process half a gigabyte larger. Where memory is short, the
+    next step. Keeping it nearly doubles the speed of training on a processor,
+    and makes the process half a gigabyte larger. Where memory is short, the
     opposite is done: what is freed goes back at once, even medium-sized
     tensors, of which the library else keeps pieces. Elsewhere this changes
     nothing.
