@@ -252,6 +252,34 @@ def test_no_oddity_could_be_a_banana():
         assert min(clutter.oddity(rng).slim) > 1.5 * stoutest
 
 
+def test_bruises_only_darken_and_more_of_them_darken_more():
+    for number in range(8):
+        # The black tip is drawn after the bruises, a little elsewhere.
+        skins = [banana.peel(banana.grow(number), 0.4, 120,
+                             np.random.default_rng(number), bruises)[:, :110]
+                 for bruises in (0, 0.2, 0.6, 1)]
+        sound = skins[0]
+        dark = [(skin.mean(2) < 0.6 * sound.mean(2)).mean()
+                for skin in skins]
+        assert dark[0] == 0
+        assert dark == sorted(dark)
+        assert dark[-1] > 0.5
+        assert all((skin <= sound + 1).mean() > 0.99 for skin in skins)
+
+
+def test_a_long_stem_is_longer_and_thinner_than_others():
+    rng = np.random.default_rng(0)
+    for number in range(32):
+        short = banana.grow(number)
+        long = banana.long_stemmed(short, rng)
+        assert long.stem > 0.18
+        assert long.stem_girth < 0.3
+        thin = [(banana.body(one)[1] < 0.45 * one.girth).mean()
+                for one in (short, long)]
+        if short.stem < 0.15:
+            assert thin[1] > thin[0]
+
+
 def test_a_missing_photograph_is_named():
     with pytest.raises(FileNotFoundError, match='no_such.png'):
         scenery.photograph('skimage/data/no_such.png')

@@ -1,6 +1,6 @@
 """One banana: how it grew, how ripe it is, and what it looks like."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -66,6 +66,13 @@ def grow(number):
         roll=between(0, 2 * np.pi),
         hue=between(-1, 1),
     )
+
+
+def long_stemmed(banana, rng):
+    """Return the same Banana on a longer and thinner stem."""
+    return replace(banana, stem=rng.uniform(0.18, 0.32),
+                   stem_girth=rng.uniform(0.17, 0.3),
+                   curl=rng.uniform(-0.9, 0.9))
 
 
 def body(banana):
@@ -136,10 +143,11 @@ def mix(albedo, colour, amount):
     albedo += (colour - albedo) * amount[..., None]
 
 
-def peel(banana, ripeness, size, rng):
+def peel(banana, ripeness, size, rng, bruises=0):
     """Return the unrolled skin (h, w, 3): stem to tip across, round down.
 
-    ripeness 0 is green, 0.3 yellow, 0.6 spotted, 1 black.
+    ripeness 0 is green, 0.3 yellow, 0.6 spotted, 1 black; bruises 0 is none,
+    1 nearly all over.
     """
     width = int(np.clip(size, 24, 320))
     height = max(12, int(width * banana.girth * 2 * np.pi))
@@ -179,11 +187,30 @@ def peel(banana, ripeness, size, rng):
     mix(albedo, GREEN * (1 - 0.3 * ripeness) + 12 * banana.hue,
         stalk * (0.75 - 0.6 * ripeness))
     mix(albedo, BROWN * 1.3, stalk * smoothstep(ripeness, 0.3, 1) * 0.8)
+    if bruises:
+        bruise(rng, albedo, bruises, stalk, ends)
     cut = 1 - smoothstep(s, 0.012, 0.03)
     mix(albedo, BLACK * 1.6, np.repeat(cut, height, 0) * 0.8)
     burnt = s + 0.006 * noise(rng, shape, (7, 2))
     mix(albedo, BLACK, smoothstep(burnt, 0.962, 0.98) * 0.92)
     return albedo.clip(8, 250)
+
+
+def bruise(rng, albedo, bruises, stalk, ends):
+    """Darken a skin (h, w, 3) in place: its stalk and ends first, then in
+    patches with ragged edges and round dots, from a few to nearly all."""
+    shape = height, width = albedo.shape[:2]
+    fine = noise(rng, shape, (height * 0.5, width * 0.5))
+    dark = BLACK + (BROWN - BLACK) * rng.uniform(0, 0.8)
+    dots = noise(rng, shape, (height * 0.3, width * 0.3)) + 0.3 * fine
+    patches = noise(rng, shape, rng.uniform((2, 3), (7, 16)))
+    patches += 0.6 * noise(rng, shape, (14, 28)) + 0.2 * fine
+    patches += 1.2 * bruises * ends
+    for marks, edge in ((dots, 2 - 1.6 * bruises), (patches, 2 - 3 * bruises)):
+        soft = rng.uniform(0.15, 0.7)
+        mix(albedo, dark * rng.uniform(0.9, 1.3), rng.uniform(0.7, 0.97)
+            * smoothstep(marks, edge, edge + soft))
+    mix(albedo, dark * 1.2, stalk * smoothstep(bruises, 0, 0.6) * 0.9)
 
 
 def label(rng, albedo):
@@ -197,16 +224,16 @@ def label(rng, albedo):
     cv2.ellipse(albedo, middle, axes, 0, 0, 360, print_, 1, cv2.LINE_AA)
 
 
-def render(banana, path, radius, ripeness, light, rng):
+def render(banana, path, radius, ripeness, light, rng, bruises=0):
     """Return the Patch of a banana along the outline given in pixels."""
     shape = tube(path, radius)
     size = np.sqrt((np.diff(path, axis=0) ** 2).sum(1)).sum()
-    skin = peel(banana, ripeness, size, rng)
+    skin = peel(banana, ripeness, size, rng, bruises)
     albedo = sample(skin, shape.s, shape.angle + banana.roll)
     # Faces fade towards the round ends.
     depth = banana.ridge * smoothstep(0.5 - abs(shape.s - 0.5), 0.05, 0.2)
     angle = facet(shape.angle, -banana.roll, depth)
-    gloss = 0.55 * (1 - ripeness * 0.7)
+    gloss = 0.55 * (1 - max(ripeness, bruises) * 0.7)
     rgb = shade(shape, albedo, light, angle, gloss)
     return Patch(rgb, shape.alpha, shape.x, shape.y)
 

@@ -10,7 +10,16 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from .banana import MODELS, crown, grow, outline, render, rim
+from .banana import (
+    MODELS,
+    RIPE,
+    crown,
+    grow,
+    long_stemmed,
+    outline,
+    render,
+    rim,
+)
 from .camera import develop, lamp
 from .canvas import Canvas, Light
 from .clutter import (
@@ -51,7 +60,8 @@ class Style:
     the sizes and places of the original labels; view the spread of tilt and
     yaw in radians; ripeness and the numbers of things below and above the
     bananas are (low, high); odd the chance that such a thing is of no known
-    kind; keep is the part of a banana that must show.
+    kind; bruised and stemmed those of dark patches and of a long stem; keep
+    is the part of a banana that must show.
     """
 
     size: tuple | None = None
@@ -67,6 +77,8 @@ class Style:
     odd: float = 0.0
     held: float = 0.0
     bunch: float = 0.0
+    bruised: float = 0.0
+    stemmed: float = 0.0
     touch: float = 0.0
     cut: float = 0.0
     squashed: float = 0.0
@@ -87,6 +99,7 @@ STYLES = {
 }
 STYLES['touching'] = replace(STYLES['plain'], touch=0.3)
 STYLES['odd'] = replace(STYLES['wild'], odd=0.7, photos=0.6)
+STYLES['bruised'] = replace(STYLES['odd'], bruised=0.7, stemmed=0.4)
 
 
 def draw_scene(split, index, seed=0, style='plain', num_bananas=1):
@@ -98,8 +111,9 @@ def draw_scene(split, index, seed=0, style='plain', num_bananas=1):
         style: 'plain', one size of banana in good light; 'touching', the
             same, and some touch; 'small', half the size; 'sizes', all sizes,
             and some touch; 'wild', all sizes, views and cameras; 'odd', the
-            same among things of no known kind; a `Style` of your own; or a
-            tuple of these, which the pictures take in turn.
+            same among things of no known kind; 'bruised', the same with dark
+            patches on most and long stems on some; a `Style` of your own; or
+            a tuple of these, which the pictures take in turn.
         num_bananas: a number, or (low, high), both possible.
 
     Returns:
@@ -340,6 +354,8 @@ def gather(rng, split, style, group):
     bunch = []
     for i in range(group):
         banana = grow(choose(rng, MODELS[split]))
+        if style.stemmed and rng.random() < style.stemmed:
+            banana = long_stemmed(banana, rng)
         path, radius = outline(
             banana, 1, angle + spread * (i - (group - 1) / 2),
             tilt + 0.1 * i, yaw)
@@ -388,6 +404,10 @@ def paint(rng, canvas, light, style, bunch):
     of a banana would show."""
     low, high = style.ripeness
     ripeness = low + (high - low) * rng.beta(2.2, 2.4)
+    bruises = 0
+    if style.bruised and rng.random() < style.bruised:
+        bruises = rng.random()
+        ripeness = max(ripeness, RIPE[2])
     thick = max(radius.max() for _, _, radius in bunch)
     # A small banana must show more, or nobody could tell.
     keep = float(np.interp(thick, [3, 9], [0.8, style.keep]))
@@ -402,7 +422,7 @@ def paint(rng, canvas, light, style, bunch):
                            ripeness, light, canvas.frame))
     height = thick * rng.uniform(0.2, 0.9)
     for banana, path, radius in bunch:
-        patch = render(banana, path, radius, ripeness, light, rng)
+        patch = render(banana, path, radius, ripeness, light, rng, bruises)
         if not before:
             canvas.shadow(patch, light, height)
         if not canvas.add(patch, keep):
