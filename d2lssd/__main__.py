@@ -294,9 +294,13 @@ def run_train(args):
             'history': history}
     save_weights(net, out, card)
     if args.precision:
-        card['operating point'] = set_operating_point(
-            net, DataLoader(other_pictures(recipe, args.seed), 50),
-            args.precision, progress=True)
+        try:
+            card['operating point'] = set_operating_point(
+                net, DataLoader(other_pictures(recipe, args.seed), 50),
+                args.precision, progress=True)
+        except ValueError as error:
+            raise ValueError(f'--precision: {error}; the weights are in '
+                             f'{out}, scores as they were learnt') from error
         save_weights(net, out, card)
     if args.exam or own:  # measured is what was written, in half precision
         written = load_weights(out)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import d2lssd
-from d2lssd import training
+from d2lssd import evaluation, training
 from d2lssd.__main__ import main
 from d2lssd.data import drawn
 from d2lssd.data.files import load_state, save_state
@@ -233,6 +233,22 @@ def test_the_command_sets_the_operating_point_and_notes_it(
     shift = d2lssd.load_weights(file).cls_0.bias - before
     assert shift[0::2].tolist() == pytest.approx([there] * 4, abs=0.01)
     assert not shift[1::2].any()
+
+
+def test_weights_are_kept_if_no_score_reaches_the_precision(
+        monkeypatch, capsys, tmp_path):
+    def refuse(*_, **__):
+        raise ValueError('0.9 at most')
+    history = [{'loss': 1, 'class error': 1, 'bbox mae': 1, 'seconds': 1}]
+    net = d2lssd.load_pretrained('source')
+    monkeypatch.setattr(training, 'train', lambda *_, **__: (net, history))
+    monkeypatch.setattr(evaluation, 'set_operating_point', refuse)
+    file = tmp_path / 'kept.safetensors'
+    assert main(['train', '--save', str(file), '--precision', '1']) == 2
+    message = capsys.readouterr().err
+    assert '--precision: 0.9 at most' in message
+    assert str(file) in message
+    assert torch.equal(d2lssd.load_weights(file).cls_0.bias, net.cls_0.bias)
 
 
 def test_the_operating_point_is_chosen_on_drawn_pictures_alone(
