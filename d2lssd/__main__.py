@@ -77,9 +77,8 @@ def build_parser():
                   'your own pictures.')
     sub.add_argument('--recipe', help="'balanced' (default), 'source', "
                      "'own' (default for a folder), or 'varied', 'finer', "
-                     "'fitted', 'wild', 'touching' and 'plain', which go "
-                     "on from 'balanced', each from the weights of the one "
-                     'before')
+                     "'fitted', 'odd', 'wild', 'touching' and 'plain', "
+                     "which go on from 'balanced': see `make weights`")
     sub.add_argument('--weights', metavar='FILE', help='what to start from: a '
                      "file that `train` wrote; 'wild' (default for a folder), "
                      "'plain', 'balanced' or 'source', which are shipped; or "
@@ -290,8 +289,8 @@ def run_train(args):
                          checkpoint=checkpoint)
     if rank() > 0:  # the first process writes for all
         return
-    card = {**describe_run(recipe, args.seed, args.source), 'start': start,
-            'history': history}
+    card = {**describe_run(recipe, args.seed, args.source),
+            'start': Path(start).name, 'history': history}
     save_weights(net, out, card)
     if args.precision:
         try:

@@ -116,9 +116,10 @@ class Recipe:
         schedule: 'constant' or 'one-cycle'.
         pictures: 'plain', 'touching', 'small', 'sizes' and 'wild' are styles
             of drawn pictures, seen again every epoch; 'mixed' are wild,
-            'sizes' and plain ones in turn, and half of 'motley' ones are
-            'odd'; 'fresh plain' and 'fresh small' ones are never seen again,
-            nor are 'fresh' ones, which are plain and wild.
+            'sizes' and plain ones in turn; half of 'motley' ones are 'odd',
+            and three of eight 'worn' ones 'bruised'; 'fresh plain' and
+            'fresh small' ones are never seen again, nor are 'fresh' ones,
+            which are plain and wild.
         num_pictures: how many drawn pictures, if they are seen again; of a
             multiple of a thousand, each epoch takes the next thousand. None
             for 1000. Of another source all are taken.
@@ -169,8 +170,8 @@ RECIPES = {
         num_epochs=72, batch_size=16, loss='balanced', optimizer='adamw',
         lr=3e-3, weight_decay=0.01, schedule='one-cycle', pictures='fresh',
         num_bananas=(0, 4), flips=True, average=0.998),
-    # What 'finer' starts from, 'fitted' from that, 'wild' from that, and so
-    # on: each goes on from the weights of the one before.
+    # What 'finer' starts from, 'fitted' from that, 'odd' from that, and both
+    # 'wild' and 'touching' from 'odd': each goes on from earlier weights.
     'varied': Recipe(
         num_epochs=120, batch_size=16, loss='balanced', balance=0.5,
         optimizer='adamw', lr=3e-3, weight_decay=0.01, schedule='one-cycle',
@@ -185,12 +186,15 @@ RECIPES = {
 }
 RECIPES['fitted'] = dataclasses.replace(
     RECIPES['finer'], num_epochs=180, sizes=FITTING)
-RECIPES['wild'] = dataclasses.replace(
+RECIPES['odd'] = dataclasses.replace(
     RECIPES['fitted'], num_epochs=160, pictures='motley')
+# Real bananas are bruised, and some have long stems.
+RECIPES['wild'] = dataclasses.replace(
+    RECIPES['odd'], num_epochs=88, pictures='worn', num_pictures=22 * EPOCH)
 # For bananas of one size in good light, as in the data set, but up to eight.
 # Ten negatives for one positive: what is no banana should rarely score much.
 RECIPES['touching'] = dataclasses.replace(
-    RECIPES['wild'], num_epochs=110, pictures='touching',
+    RECIPES['odd'], num_epochs=110, pictures='touching',
     num_bananas=(0, 6), num_pictures=22 * EPOCH, negative_ratio=10)
 # What is missed are bananas that lie on others, so there are more of them.
 RECIPES['plain'] = dataclasses.replace(
@@ -207,7 +211,9 @@ AGAIN = {'plain': 'plain', 'small': 'small', 'touching': 'touching',
          'mixed': ('wild', 'sizes', 'wild', 'plain',
                    'wild', 'sizes', 'wild', 'wild'),
          'motley': ('wild', 'odd', 'sizes', 'odd',
-                    'plain', 'odd', 'wild', 'odd')}
+                    'plain', 'odd', 'wild', 'odd'),
+         'worn': ('wild', 'bruised', 'sizes', 'bruised',
+                  'plain', 'odd', 'wild', 'bruised')}
 
 
 # Of these, so many are drawn at a time. Drawing and learning take turns: side

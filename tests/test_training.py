@@ -409,6 +409,6 @@ def test_the_wild_recipe_draws_its_styles_in_turn(monkeypatch):
         asked.update(options)
     monkeypatch.setattr(training, 'read_data_bananas', read)
     training.read_pictures(find_recipe('wild'))
-    assert set(asked['style']) == {'wild', 'sizes', 'plain', 'odd'}
+    assert set(asked['style']) == {'wild', 'sizes', 'plain', 'odd', 'bruised'}
     assert asked['count'] == find_recipe('wild').num_pictures
     assert asked['num_bananas'] == find_recipe('wild').num_bananas
