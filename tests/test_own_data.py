@@ -288,7 +288,8 @@ def test_from_nothing_and_from_own_weights_by_command(
     common = ['train', '--source', str(splits), '--epochs', '1', '--json']
     assert main([*common, '--weights', 'none', '--save', 'a.safetensors']) == 0
     assert json.loads(capsys.readouterr().out)['start'] == 'none'
-    assert main([*common, '--weights', 'a.safetensors']) == 0
+    elsewhere = str(tmp_path / 'a.safetensors')
+    assert main([*common, '--weights', elsewhere]) == 0
     assert json.loads(capsys.readouterr().out)['start'] == 'a.safetensors'
 
 

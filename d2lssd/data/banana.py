@@ -69,7 +69,7 @@ def grow(number):
 
 
 def long_stemmed(banana, rng):
-    """Return the same Banana on a longer and thinner stem."""
+    """Return the same Banana on a long and thin stem."""
     return replace(banana, stem=rng.uniform(0.18, 0.32),
                    stem_girth=rng.uniform(0.17, 0.3),
                    curl=rng.uniform(-0.9, 0.9))
