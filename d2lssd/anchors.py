@@ -3,13 +3,14 @@ import torch
 from torch.nn import functional as F
 
 from d2lssd.boxes import (
-    box_iou,
     columns_of,
-    iou_of_columns,
+    dice_of_columns,
+    dice_of_iou,
     offset_boxes,
+    room_for,
 )
 
-FEW = 32  # boxes that are compared with all anchors at once
+FEW = 160  # boxes that are compared with all anchors at once
 
 
 def multibox_prior(data, sizes, ratios):
@@ -70,8 +71,8 @@ def match_anchors(anchors, labels, iou_threshold=0.5):
     """
     B, m, A = *labels.shape[:2], len(anchors)
     boxes = labels[..., 1:].masked_fill(labels[..., :1] < 0, 0)
-    find = _best_pairs if boxes.device.type == 'cpu' else _best_pairs_at_once
-    match, best, place = find(boxes, anchors, iou_threshold)
+    columns = columns_of(anchors)
+    match, best, place = _best_pairs(boxes, columns, iou_threshold)
     # Each box asks for its best anchor; of those that ask for the same one
     # the best keeps it, and the others ask for their next best.
     first = torch.ones(m, m, device=boxes.device).tril(-1).bool()
@@ -84,50 +85,51 @@ def match_anchors(anchors, labels, iou_threshold=0.5):
         if not lost.any():
             break
         refused.append(lost * (place + 1) - 1)  # (B, m), -1 for none
-        iou = box_iou(boxes[lost], anchors)
+        dice = dice_of_columns(columns_of(boxes[lost]), columns)
         for places in refused:
             struck = places[lost]
-            iou[struck >= 0, struck[struck >= 0]] = 0
-        best[lost], place[lost] = _greatest(iou)
+            dice[struck >= 0, struck[struck >= 0]] = 0
+        best[lost], place[lost] = _greatest(dice)
     taken = torch.where(best > 0, place, A)
     box = torch.arange(m, device=boxes.device).expand(B, m)
     return F.pad(match, (0, 1)).scatter(1, taken, box)[:, :A]
 
 
-def _best_pairs_at_once(boxes, anchors, iou_threshold):
-    """For each anchor the box it overlaps most, if that is enough, or -1;
-    and for each box the greatest IoU, and the first anchor that has it."""
-    iou = box_iou(boxes.flatten(0, 1), anchors)
-    iou = iou.reshape(*boxes.shape[:2], -1)  # (B, m, A)
-    best, match = iou.max(1)
-    # To ask which are enough would make the training loop wait for a GPU.
-    return match.masked_fill(best < iou_threshold, -1), *_greatest(iou)
+def _best_pairs(boxes, columns, iou_threshold):
+    """For each anchor the box it overlaps most, if that is enough, or -1; and
+    for each box its greatest Dice coefficient, and the first anchor that has
+    it.
 
-
-def _best_pairs(boxes, anchors, iou_threshold):
-    """The same for a processor: a few images at a time, so that their IoUs
-    stay in its cache, and no look at pairs that do not overlap enough."""
-    m, A = boxes.shape[1], len(anchors)
-    few = max(1, FEW // m)
-    room, columns = boxes.new_empty(3, few * m, A), columns_of(anchors)
+    On a processor a few images at a time, so that their pairs stay in its
+    cache, and without a look at pairs that do not overlap enough; to ask which
+    those are would make the training loop wait for a GPU.
+    """
+    B, m, A = *boxes.shape[:2], columns.shape[1]
+    on_cpu, enough = boxes.device.type == 'cpu', dice_of_iou(iou_threshold)
+    few = max(1, FEW // m) if on_cpu else B
+    room = room_for(boxes, few * m, A)
     result = []
     for some in boxes.split(few):
-        iou = iou_of_columns(columns_of(some.flatten(0, 1)), columns, room)
-        iou = iou.reshape(-1, m, A)
-        match = torch.full((len(some), A), -1)
-        image, anchor = (iou.amax(1) >= iou_threshold).nonzero(as_tuple=True)
-        match[image, anchor] = iou[image, :, anchor].argmax(1)
-        result.append((match, *_greatest(iou)))
+        dice = dice_of_columns(columns_of(some.flatten(0, 1)), columns, room)
+        dice = dice.reshape(-1, m, A)
+        if on_cpu:
+            match = torch.full((len(some), A), -1)
+            image, anchor = (dice.amax(1) >= enough).nonzero(as_tuple=True)
+            match[image, anchor] = dice[image, :, anchor].argmax(1)
+        else:
+            best, match = dice.max(1)
+            match.masked_fill_(best < enough, -1)
+        result.append((match, *_greatest(dice)))
     return [torch.cat(parts) for parts in zip(*result)]
 
 
-def _greatest(iou):
-    """Greatest IoU of each box, and the first anchor that has it."""
-    if iou.device.type != 'cpu' or iou.dtype == torch.bfloat16:
-        return iou.max(-1)
+def _greatest(dice):
+    """Greatest value of each row, and the first place that has it."""
+    if dice.device.type != 'cpu' or dice.dtype == torch.bfloat16:
+        return dice.max(-1)
     # NumPy finds it ten times as fast.
-    place = torch.from_numpy(iou.numpy().argmax(-1))
-    return iou.gather(-1, place[..., None])[..., 0], place
+    place = torch.from_numpy(dice.numpy().argmax(-1))
+    return dice.gather(-1, place[..., None])[..., 0], place
 
 
 def multibox_target(anchors, labels):
