@@ -16,7 +16,7 @@ CORNERS = [(x / 4, y / 4) for y in range(3) for x in range(3)]
 
 EDGE = 0.02  # of a tile: what comes nearer to a cut is cut itself
 LONGEST = 0.45  # of a tile: the whole picture shows longer ones well enough
-SURE = 0.7  # least score: nine parts are nine more chances to be wrong
+SURE = 0.8  # least score: nine parts are nine more chances to be wrong
 INSIDE = 0.7  # share of its area that makes a box a part of another
 SAME = 0.6  # IoU above which boxes that voting has moved are one
 
@@ -39,8 +39,12 @@ def look(X, net, voting=False, least=LEAST):
     # As in training: convolutions are faster so.
     X = X.contiguous(memory_format=torch.channels_last)
     anchors, cls_preds, bbox_preds = net(X)
-    found = multibox_detection(cls_preds.softmax(-1).transpose(1, 2),
-                               bbox_preds, anchors,
+    probs = cls_preds.softmax(-1).transpose(1, 2)  # (B, C+1, A)
+    # Of thousands of anchors a few hundred see something that could count.
+    some = (probs[:, 1:] >= LEAST).any(1).any(0).nonzero()[:, 0]
+    found = multibox_detection(probs[..., some],
+                               bbox_preds.unflatten(1, (-1, 4))[:, some],
+                               anchors[:, some],
                                pos_threshold=max(least, LEAST))
     if not voting:
         return [rows[rows[:, 0] >= 0] for rows in found]
