@@ -44,12 +44,13 @@ def multibox_detection(cls_probs, offset_preds, anchors, nms_threshold=0.5,
     boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
     sure = score >= pos_threshold
     keep = torch.zeros_like(sure)
+    room = room_for(boxes, CHUNK, A)
     # batched_nms would let a far-off box disturb the other images.
     for i in range(B):
         for kind in label[i, sure[i]].unique() if per_class else [None]:
             mine = sure[i] if kind is None else sure[i] & (label[i] == kind)
             a = mine.nonzero()[:, 0]
-            keep[i, a[_suppress(boxes[i, a], nms_threshold)]] = True
+            keep[i, a[_suppress(boxes[i, a], nms_threshold, room)]] = True
     label = label.masked_fill(~keep, -1)
     rows = torch.cat([label[..., None], score[..., None], boxes], -1)
     order = keep.sort(dim=1, descending=True, stable=True).indices
@@ -109,13 +110,13 @@ def nms(boxes, scores, iou_threshold):
     return order[_suppress(boxes[order], iou_threshold)]
 
 
-def _suppress(boxes, iou_threshold):
-    """Which of some boxes, the best first, are kept."""
+def _suppress(boxes, iou_threshold, room=None):
+    """Which of some boxes, the best first, are kept; room as for
+    `dice_of_columns`."""
     from torchvision.ops import nms  # not needed to train, and it is large
 
     rest = torch.arange(len(boxes), device=boxes.device)
     falling, columns, kept = -rest.to(boxes), columns_of(boxes), []
-    room = room_for(boxes, CHUNK, len(boxes))
     columns[:, ~boxes.isfinite().all(1)] = 0  # these suppress nothing
     while boxes.device.type == 'cpu' and len(rest) > 2 * CHUNK:
         best, rest = rest[:CHUNK], rest[CHUNK:]
