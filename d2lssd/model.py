@@ -195,10 +195,12 @@ def evaluating(net):
         net: a module.
     """
     modes = [(layer, layer.training) for layer in net.modules()]
-    net.eval()
+    if any(training for _, training in modes):
+        net.eval()
     try:
         with torch.no_grad():
             yield net
     finally:
         for layer, training in modes:
-            layer.training = training
+            if layer.training != training:  # to set it takes its time
+                layer.training = training
