@@ -4,10 +4,8 @@ from torch.nn import functional as F
 
 from d2lssd.boxes import (
     columns_of,
-    dice_of_columns,
-    dice_of_iou,
+    iou_of_columns,
     offset_boxes,
-    room_for,
 )
 
 FEW = 160  # boxes that are compared with all anchors at once
@@ -85,11 +83,11 @@ def match_anchors(anchors, labels, iou_threshold=0.5):
         if not lost.any():
             break
         refused.append(lost * (place + 1) - 1)  # (B, m), -1 for none
-        dice = dice_of_columns(columns_of(boxes[lost]), columns)
+        iou = iou_of_columns(columns_of(boxes[lost]), columns)
         for places in refused:
             struck = places[lost]
-            dice[struck >= 0, struck[struck >= 0]] = 0
-        best[lost], place[lost] = _greatest(dice)
+            iou[struck >= 0, struck[struck >= 0]] = 0
+        best[lost], place[lost] = _greatest(iou)
     taken = torch.where(best > 0, place, A)
     box = torch.arange(m, device=boxes.device).expand(B, m)
     return F.pad(match, (0, 1)).scatter(1, taken, box)[:, :A]
@@ -97,39 +95,38 @@ def match_anchors(anchors, labels, iou_threshold=0.5):
 
 def _best_pairs(boxes, columns, iou_threshold):
     """For each anchor the box it overlaps most, if that is enough, or -1; and
-    for each box its greatest Dice coefficient, and the first anchor that has
-    it.
+    for each box its greatest IoU, and the first anchor that has it.
 
     On a processor a few images at a time, so that their pairs stay in its
     cache, and without a look at pairs that do not overlap enough; to ask which
     those are would make the training loop wait for a GPU.
     """
     B, m, A = *boxes.shape[:2], columns.shape[1]
-    on_cpu, enough = boxes.device.type == 'cpu', dice_of_iou(iou_threshold)
+    on_cpu = boxes.device.type == 'cpu'
     few = max(1, FEW // m) if on_cpu else B
-    room = room_for(boxes, few * m, A)
+    room = boxes.new_empty(3, few * m, A)
     result = []
     for some in boxes.split(few):
-        dice = dice_of_columns(columns_of(some.flatten(0, 1)), columns, room)
-        dice = dice.reshape(-1, m, A)
+        iou = iou_of_columns(columns_of(some.flatten(0, 1)), columns, room)
+        iou = iou.reshape(-1, m, A)
         if on_cpu:
             match = torch.full((len(some), A), -1)
-            image, anchor = (dice.amax(1) >= enough).nonzero(as_tuple=True)
-            match[image, anchor] = dice[image, :, anchor].argmax(1)
+            i, a = (iou.amax(1) >= iou_threshold).nonzero(as_tuple=True)
+            match[i, a] = iou[i, :, a].argmax(1)
         else:
-            best, match = dice.max(1)
-            match.masked_fill_(best < enough, -1)
-        result.append((match, *_greatest(dice)))
+            best, match = iou.max(1)
+            match.masked_fill_(best < iou_threshold, -1)
+        result.append((match, *_greatest(iou)))
     return [torch.cat(parts) for parts in zip(*result)]
 
 
-def _greatest(dice):
-    """Greatest value of each row, and the first place that has it."""
-    if dice.device.type != 'cpu' or dice.dtype == torch.bfloat16:
-        return dice.max(-1)
+def _greatest(iou):
+    """Greatest IoU of each box, and the first anchor that has it."""
+    if iou.device.type != 'cpu' or iou.dtype == torch.bfloat16:
+        return iou.max(-1)
     # NumPy finds it ten times as fast.
-    place = torch.from_numpy(dice.numpy().argmax(-1))
-    return dice.gather(-1, place[..., None])[..., 0], place
+    place = torch.from_numpy(iou.numpy().argmax(-1))
+    return iou.gather(-1, place[..., None])[..., 0], place
 
 
 def multibox_target(anchors, labels):

@@ -1,5 +1,4 @@
 """Boxes: two ways to write one down, how much two overlap, and offsets."""
-import numpy as np
 import torch
 
 
@@ -60,74 +59,42 @@ def box_iou(boxes1, boxes2):
 
 
 def columns_of(boxes):
-    """Boxes as `dice_of_columns` wants them.
+    """Boxes as `iou_of_columns` wants them.
 
     Args:
         boxes: float tensor ``(n, 4)``, corner format.
 
     Returns:
-        Float tensor ``(5, n)``: x_min, y_min, x_max, y_max and half the area.
+        Float tensor ``(5, n)``: x_min, y_min, x_max, y_max and the area.
     """
     x1, y1, x2, y2 = boxes.unbind(-1)
-    return torch.stack([x1, y1, x2, y2, (x2 - x1) * (y2 - y1) / 2])
-
-
-def room_for(boxes, n, m):
-    """Memory for `dice_of_columns` to compute in.
-
-    On a processor it comes from NumPy, which asks the system for large pages:
-    small ones take as long to be handed out as all the sums to be done.
-
-    Args:
-        boxes: float tensor; the memory is of its type and on its device.
-        n: most boxes on the one side.
-        m: most boxes on the other side.
-
-    Returns:
-        Tensor ``(3, n, m)``, not initialised.
-    """
-    if boxes.device.type != 'cpu' or boxes.dtype != torch.float32:
-        return boxes.new_empty(3, n, m)
-    return torch.from_numpy(np.empty((3, n, m), np.float32))
+    return torch.stack([x1, y1, x2, y2, (x2 - x1) * (y2 - y1)])
 
 
 @torch.no_grad()
-def dice_of_columns(columns1, columns2, room=None):
-    """Dice coefficient of every pair of boxes: twice the intersection over the
-    sum of both areas.
-
-    It orders pairs as IoU does, of which it is ``2·IoU / (1 + IoU)``, and is
-    the faster to compute.
+def iou_of_columns(columns1, columns2, room=None):
+    """What `box_iou` gives, of a few boxes and without a gradient.
 
     Args:
         columns1: float tensor ``(5, n)`` of `columns_of`; n times m should be
             so small that the result stays in the processor's cache.
         columns2: float tensor ``(5, m)``.
-        room: where to compute, of `room_for` this many boxes or more.
+        room: where to compute, a tensor ``(3, n or more, m or more)``; new
+            memory is slower than all the sums.
 
     Returns:
         Float tensor ``(n, m)``, 0–1, a part of `room`; ``nan`` for two boxes
         without area.
     """
     n, m = columns1.shape[1], columns2.shape[1]
-    room = room_for(columns1, n, m) if room is None else room
+    room = columns1.new_empty(3, n, m) if room is None else room
     both, h, other = room[:, :n, :m]
-    left, top, right, bottom, half = columns1[..., None]
-    x1, y1, x2, y2, half2 = columns2
+    left, top, right, bottom, area = columns1[..., None]
+    x1, y1, x2, y2, area2 = columns2
     torch.minimum(right, x2, out=both).sub_(torch.maximum(left, x1, out=other))
     torch.minimum(bottom, y2, out=h).sub_(torch.maximum(top, y1, out=other))
     both.clamp_(min=0).mul_(h.clamp_(min=0))
-    return both.div_(torch.add(half, half2, out=h))
-
-
-def dice_of_iou(iou):
-    """Dice coefficient of boxes with this IoU; it rises with it, 0–1."""
-    return 2 * iou / (1 + iou)
-
-
-def iou_of_dice(dice):
-    """`dice_of_iou` undone."""
-    return dice / (2 - dice)
+    return both.div_(torch.add(area, area2, out=h).sub_(both))
 
 
 def offset_boxes(anchors, assigned_bb, eps=1e-6):

@@ -1,14 +1,7 @@
 """From the network's numbers to a short list of boxes."""
 import torch
 
-from d2lssd.boxes import (
-    columns_of,
-    dice_of_columns,
-    dice_of_iou,
-    iou_of_dice,
-    offset_inverse,
-    room_for,
-)
+from d2lssd.boxes import columns_of, iou_of_columns, offset_inverse
 
 CHUNK = 128  # boxes; from 64 on it hardly matters
 LEAST = 0.009999999  # the source's
@@ -44,7 +37,7 @@ def multibox_detection(cls_probs, offset_preds, anchors, nms_threshold=0.5,
     boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
     sure = score >= pos_threshold
     keep = torch.zeros_like(sure)
-    room = room_for(boxes, CHUNK, A)
+    room = boxes.new_empty(3, CHUNK, A)
     # batched_nms would let a far-off box disturb the other images.
     for i in range(B):
         for kind in label[i, sure[i]].unique() if per_class else [None]:
@@ -83,8 +76,8 @@ def vote_boxes(rows, iou_threshold=0.5, least=0.01):
     one = torch.ones_like(voters[:, :1])
     weighted = voters[:, 1:2]**2 * torch.cat([voters[:, 2:], one], 1)
     sums = torch.cat([  # (n, 5), a few rows at a time, as `nms` goes
-        (iou_of_dice(dice_of_columns(some, others)) - iou_threshold).clamp_(
-            min=0) @ weighted for some in columns.split(CHUNK, dim=1)])
+        iou_of_columns(some, others).sub_(iou_threshold).clamp_(min=0)
+        @ weighted for some in columns.split(CHUNK, dim=1)])
     total = sums[:, 4:]
     boxes = torch.where(total > 0, sums[:, :4] / total, kept[:, 2:])
     return torch.cat([kept[:, :2], boxes], 1)
@@ -112,7 +105,7 @@ def nms(boxes, scores, iou_threshold):
 
 def _suppress(boxes, iou_threshold, room=None):
     """Which of some boxes, the best first, are kept; room as for
-    `dice_of_columns`."""
+    `iou_of_columns`."""
     from torchvision.ops import nms  # not needed to train, and it is large
 
     rest = torch.arange(len(boxes), device=boxes.device)
@@ -123,8 +116,7 @@ def _suppress(boxes, iou_threshold, room=None):
         best = best[nms(boxes[best], falling[best], iou_threshold)]
         kept.append(best)
         # The greatest first: to compare all pairs would take half the time.
-        dice = dice_of_columns(columns[:, best], columns[:, rest], room)
-        dice = dice.amax(0)
-        rest = rest[~(dice > dice_of_iou(iou_threshold))]
+        iou = iou_of_columns(columns[:, best], columns[:, rest], room).amax(0)
+        rest = rest[~(iou > iou_threshold)]
     kept.append(rest[nms(boxes[rest], falling[rest], iou_threshold)])
     return torch.cat(kept)
