@@ -11,7 +11,7 @@ import torch
 from torchvision.ops import box_iou
 
 from d2lssd.data import banana, clutter, drawing, scenery
-from d2lssd.data.canvas import Canvas, Light, Patch, tube
+from d2lssd.data.canvas import Canvas, Light, Patch, paint, tint, tube
 from d2lssd.data.drawing import (
     MODELS,
     PHOTOGRAPHS,
@@ -276,6 +276,20 @@ def test_a_long_stem_is_longer_and_thinner_than_most():
             radius = banana.body(each)[1][:banana.POINTS // 2]
             thin.append((radius < 0.45 * one.girth).mean())
     assert sum(thin[1::2]) > 1.5 * sum(thin[::2])
+
+
+@pytest.mark.parametrize('shape', [(3, 5), (1, 4), (0, 4), (2, 0)])
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+def test_colours_are_laid_on_as_numpy_would(shape, dtype):
+    rng = np.random.default_rng(0)
+    amount = rng.random(shape).astype(dtype)
+    colour = rng.random(3).astype(np.float32)
+    image = rng.random((*shape, 3)).astype(dtype)
+    for ours, theirs in ((paint(amount, colour), amount[..., None] * colour),
+                         (tint(image, colour), image * colour)):
+        assert ours.dtype == theirs.dtype
+        assert ours.shape == theirs.shape
+        assert (ours == theirs).all()
 
 
 def test_a_missing_photograph_is_named():

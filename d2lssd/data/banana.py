@@ -9,6 +9,7 @@ from .canvas import (
     Patch,
     facet,
     noise,
+    paint,
     profile,
     rotate,
     sample,
@@ -140,7 +141,9 @@ BLACK = np.array([46, 34, 26], np.float32)
 
 def mix(albedo, colour, amount):
     """Blend albedo (h, w, 3) in place towards colour (3,) by (h, w)."""
-    albedo += (colour - albedo) * amount[..., None]
+    height, width = albedo.shape[:2]
+    rows = np.tile(colour, width) - albedo.reshape(height, 3 * width)
+    albedo += rows.reshape(albedo.shape) * paint(amount)
 
 
 def peel(banana, ripeness, size, rng, bruises=0):
@@ -161,7 +164,7 @@ def peel(banana, ripeness, size, rng, bruises=0):
     albedo = np.stack([np.interp(ripe, RIPE, band) for band in PEEL.T], 2)
     albedo = albedo.astype(np.float32)
     albedo += banana.hue * np.array([4, -9, -10], np.float32)
-    albedo *= 1 + 0.035 * noise(rng, shape, (14, 6))[..., None]
+    albedo *= paint(1 + 0.035 * noise(rng, shape, (14, 6)))
 
     ridges = np.exp(-(np.sin(2.5 * turn) / 0.12) ** 2)
     mix(albedo, BROWN, ridges * (0.08 + 0.2 * ripeness)

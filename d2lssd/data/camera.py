@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from .canvas import Light
+from .canvas import Light, paint, tint
 
 
 def lamp(rng, gentle=False):
@@ -31,11 +31,11 @@ def develop(rng, image, rough=1.0):
 def expose(rng, image, rough):
     """White balance, exposure, saturation, contrast and uneven light."""
     warm = rng.normal(0, 0.1) * np.array([1, 0.1, -1])
-    tint = 1 + rough * (rng.normal(0, 0.06, 3) + warm)
+    cast = 1 + rough * (rng.normal(0, 0.06, 3) + warm)
     gain = np.exp(rough * rng.normal(-0.04, 0.27))
-    image = image * (tint * gain).astype(np.float32)
+    image = tint(image, (cast * gain).astype(np.float32))
     if rng.random() < 0.5 * rough:
-        grey = image.mean(2, keepdims=True)
+        grey = paint(image.mean(2))
         image = grey + (image - grey) * np.float32(rng.uniform(0.45, 1.3))
     if rng.random() < 0.4 * rough:
         black, white = rng.uniform(0, 35), rng.uniform(200, 275)
@@ -46,7 +46,7 @@ def expose(rng, image, rough):
         x = np.linspace(-1, 1, width, dtype=np.float32)[None]
         across, down, corners = rng.uniform((-0.4, -0.4, 0), (0.4, 0.4, 0.3))
         fall = across * x + down * y - corners * (x * x + y * y)
-        image *= np.exp(fall).astype(np.float32)[..., None]
+        image *= paint(np.exp(fall).astype(np.float32))
     return image
 
 

@@ -66,6 +66,23 @@ def smoothstep(x, low, high):
     return x * x * (3 - 2 * x)
 
 
+# NumPy stretches a last axis of one or three slowly, value by value; the
+# following say the same to it in long rows.
+
+def paint(amount, colour=(1, 1, 1)):
+    """Return amount (h, w) times colour (3,): (h, w, 3)."""
+    if not amount.size:
+        return np.empty((*amount.shape, 3), amount.dtype)
+    return cv2.merge([amount * part for part in colour])
+
+
+def tint(image, colour):
+    """Return image (h, w, 3) times colour (3,)."""
+    height, width = image.shape[:2]
+    rows = image.reshape(height, 3 * width) * np.tile(colour, width)
+    return rows.reshape(image.shape)
+
+
 def bent_path(length, turn, points=48, lean=0.5, focus=0.0):
     """Return a centreline (points, 2) `length` long, its ends balanced
     around the origin, that turns by `turn` radians, most of it around the
@@ -113,7 +130,9 @@ def tube(path, radius, frame=None):
 
     across = (x[:, None] - path[:, 0]) ** 2
     down = (y[:, None] - path[:, 1]) ** 2
-    nearest = (down[:, None] + across[None]).argmin(2)  # (rows, cols)
+    nearest = np.concatenate([  # (rows, cols), as much at once as caches hold
+        (down[row:row + 8, None] + across).argmin(2)
+        for row in range(0, rows, 8)])
     tangents = np.gradient(path, axis=0)
     spacing = np.sqrt((tangents ** 2).sum(1)).clip(1e-3)
     tangents /= spacing[:, None]
@@ -178,8 +197,8 @@ def shade(shape, albedo, light, angle=None, gloss=0.5, flat=0.0):
     # The eye's and the camera's curve; shadows lose blue first, since the
     # body reflects its own colour into them.
     root = np.array([0.7, 0.5, 0.1], np.float32)
-    lit = np.sqrt(bright)[..., None] * root + bright[..., None] * (1 - root)
-    return albedo * lit + shine[..., None]
+    lit = paint(np.sqrt(bright), root) + paint(bright, 1 - root)
+    return albedo * lit + paint(shine)
 
 
 def tube_patch(path, radius, colour, light, gloss=0.5, flat=0.0,
@@ -269,7 +288,7 @@ class Canvas:
         fall = Patch(None, dark, patch.x - 2 * reach - round(throw * x),
                      patch.y - 2 * reach - round(throw * y))
         here, there = self.window(fall)
-        self.image[here] *= 1 - light.shadow * dark[there][..., None]
+        self.image[here] *= paint(1 - light.shadow * dark[there])
 
     def paste(self, patch):
         """Lay a patch over the picture, unless it would hide a banana more
@@ -282,8 +301,8 @@ class Canvas:
                 return False
         for mask in self.masks:
             mask[here] *= clear
-        self.image[here] *= clear[..., None]
-        self.image[here] += patch.rgb[there] * (1 - clear)[..., None]
+        self.image[here] *= paint(clear)
+        self.image[here] += patch.rgb[there] * paint(1 - clear)
         return True
 
     def add(self, patch, keep):

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from .canvas import noise, rotate, smoothstep
+from .canvas import noise, rotate, smoothstep, tint
 
 # Pictures that ship inside the installed packages; no split sees another's.
 PHOTOGRAPHS = {
@@ -153,9 +153,10 @@ def surface(rng, shape, dull=0.6, pattern=None):
         first, second = rng.permutation([rng.uniform(10, 90),
                                          rng.uniform(170, 250)])
         first, second = np.full(3, first), np.full(3, second)
-    amount = pattern(rng, shape)[..., None]
+    amount = pattern(rng, shape)
     first, second = first.astype('f4'), second.astype('f4')
-    return second + (first - second) * amount
+    return cv2.merge([low + (high - low) * amount
+                      for low, high in zip(second, first)])
 
 
 def crop(rng, photo, shape):
@@ -203,5 +204,5 @@ def background(rng, split, shape, photos=0.5):
     image = crop(rng, photo, shape)
     if np.ptp(photo[::50, ::50], axis=2).max() < 30:
         # A grey picture becomes cloth, stone or lawn of some colour.
-        image *= (colour(rng, 0.85) / 170 + 0.3).astype(np.float32)
+        image = tint(image, (colour(rng, 0.85) / 170 + 0.3).astype('f4'))
     return image
