@@ -2,7 +2,7 @@
 import os
 import subprocess
 import sys
-from concurrent.futures import BrokenExecutor
+from concurrent.futures import BrokenExecutor, Future
 from pathlib import Path
 
 import joblib
@@ -188,24 +188,68 @@ def test_there_are_never_more_workers_than_fit_in_memory(monkeypatch):
 
 
 @pytest.mark.parametrize('error', [OSError, BrokenExecutor, ImportError])
-@pytest.mark.parametrize('after', [0, 2])
+@pytest.mark.parametrize('when', ['at once', 'later', 'while drawing'])
 def test_when_workers_fail_one_process_goes_on(sketches, monkeypatch, error,
-                                               after):
-    def broken(*args, **kwargs):
-        def run(jobs):
-            for i, (function, some, _) in enumerate(jobs):
-                if i == after:
-                    raise error('no more processes')
-                yield function(*some)
-        return run
+                                               when):
+    def send(indices, recipe, workers):
+        assert workers == 1
+        job = Future()
+        jobs.append(job)
+        if when == 'while drawing' and len(jobs) == 3:
+            job.set_exception(error('no more processes'))
+        elif when == 'at once' or len(jobs) == 3:
+            raise error('no more processes')
+        elif len(jobs) != 2:  # the second one never comes
+            job.set_result(drawn._draw_chunk(indices, recipe))
+        return job
 
-    monkeypatch.setattr(joblib, 'Parallel', broken)
+    jobs = []
+    monkeypatch.setattr(drawn, '_send', send)
     monkeypatch.setattr(drawn, 'num_workers', lambda: 2)
     monkeypatch.setattr(drawn, 'CHUNK', 3)
     with pytest.warns(UserWarning, match='in one process.*no more processes'):
         images, _ = drawn_bananas('train', 20, progress=False)
     assert images[:, 0, 0, 0].tolist() == list(range(20))
-    assert [call[1] for call in sketches] == list(range(20))
+    assert sorted(call[1] for call in sketches) == list(range(20))
+    assert len(jobs) == (1 if when == 'at once' else 3)
+
+
+def test_what_nobody_waits_for_any_more_is_not_drawn(sketches, monkeypatch):
+    jobs = []
+
+    def send(indices, recipe, workers):
+        jobs.append(Future())
+        if len(jobs) == 1:
+            jobs[0].set_result(drawn._draw_chunk(indices, recipe))
+        return jobs[-1]
+    monkeypatch.setattr(drawn, '_send', send)
+    monkeypatch.setattr(drawn, 'num_workers', lambda: 2)
+    monkeypatch.setattr(drawn, 'CHUNK', 2)
+    chunks = drawn.draw_chunks(range(20), ('train', 0, 'plain', 1))
+    next(chunks)
+    chunks.close()
+    assert [job.cancelled() for job in jobs] == [False, True]
+
+
+def test_this_process_draws_while_the_others_start(sketches, monkeypatch):
+    jobs = {}
+
+    def send(indices, recipe, workers):
+        job = Future()
+        jobs[job] = indices, recipe
+        return job
+
+    def wait(sent, return_when):
+        assert len(sketches) == 16  # all but what the other was asked for
+        for job, asked in jobs.items():
+            job.set_result(drawn._draw_chunk(*asked))
+    monkeypatch.setattr(drawn, '_send', send)
+    monkeypatch.setattr(drawn, 'wait', wait)
+    monkeypatch.setattr(drawn, 'num_workers', lambda: 2)
+    monkeypatch.setattr(drawn, 'CHUNK', 2)
+    images, _ = drawn_bananas('train', 20, progress=False)
+    assert images[:, 0, 0, 0].tolist() == list(range(20))
+    assert len(sketches) == 20
 
 
 def test_a_script_without_a_main_guard_may_draw(tmp_path, home):

@@ -1,21 +1,23 @@
 """The default data set: bananas that are drawn once and kept.
 
-Drawing goes to several processes at once. joblib starts them afresh rather
-than as copies of this one, so that it works in notebooks, in scripts without
-a ``__main__`` guard, and beside the threads of PyTorch, on every system.
+Drawing goes to several processes at once, this one among them. joblib's loky
+starts the others afresh rather than as copies of this one, so that it works in
+notebooks, in scripts without a ``__main__`` guard, and beside the threads of
+PyTorch, on every system.
 """
 import dataclasses
 import hashlib
 import json
 import operator
 import warnings
-from concurrent.futures import BrokenExecutor
+from collections import deque
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, wait
 
 import numpy as np
 
 COUNTS = {'train': 1000, 'val': 100}
 WORDS = {'train': 'training', 'val': 'validation'}
-CHUNK = 20  # pictures that a worker draws between two messages
+CHUNK = 10  # pictures that a worker draws between two messages
 MAX_WORKERS = 8  # each holds all photographs, some hundred megabytes
 IDLE = 10  # seconds after which a worker without work ends
 
@@ -133,6 +135,8 @@ def _draw(split, count, seed, style, num_bananas, progress, kept):
 def draw_chunks(indices, recipe, share=1):
     """Draw pictures, in parallel if it pays.
 
+    This process draws too: it would have to wait while the others start.
+
     Args:
         indices: numbers of the pictures.
         recipe: split, seed, style and number of bananas, as `drawn_bananas`
@@ -145,23 +149,34 @@ def draw_chunks(indices, recipe, share=1):
     """
     chunks = [indices[start:start + CHUNK]
               for start in range(0, len(indices), CHUNK)]
-    done = 0
-    workers = min(num_workers() // share, len(chunks) // 2)
-    if workers > 1:
-        try:
-            from joblib import Parallel, delayed, parallel_config
-            with parallel_config('loky', idle_worker_timeout=IDLE):
-                results = Parallel(n_jobs=workers, return_as='generator')(
-                    delayed(_draw_as_worker)(chunk, recipe)
-                    for chunk in chunks)
-            for result in results:
-                yield result
-                done += 1
-        except (OSError, ImportError, BrokenExecutor) as error:
-            warnings.warn('drawing goes on in one process, more slowly: '
-                          f'{str(error).splitlines()[0]}', stacklevel=2)
-    for chunk in chunks[done:]:
-        yield _draw_chunk(chunk, recipe)
+    workers = min(num_workers() // share, len(chunks) // 2) - 1
+    todo, sent, done = deque(range(len(chunks))), {}, {}
+    try:
+        for number in range(len(chunks)):
+            while number not in done:
+                try:
+                    while todo and len(sent) < 2 * workers:
+                        sent[_send(chunks[todo[0]], recipe, workers)] = todo[0]
+                        todo.popleft()
+                    if not todo:
+                        wait(sent, return_when=FIRST_COMPLETED)
+                    for job in [job for job in sent if job.done()]:
+                        done[sent[job]] = job.result()
+                        del sent[job]
+                except (OSError, ImportError, BrokenExecutor) as error:
+                    warnings.warn('drawing goes on in one process, more '
+                                  f'slowly: {str(error).splitlines()[0]}',
+                                  stacklevel=2)
+                    todo.extendleft(sorted(sent.values(), reverse=True))
+                    sent, workers = {}, 0
+                if todo and number not in done:
+                    draw = _draw_in_a_thread if sent else _draw_chunk
+                    done[todo[0]] = draw(chunks[todo[0]], recipe)
+                    todo.popleft()
+            yield done.pop(number)
+    finally:
+        for job in sent:
+            job.cancel()
 
 
 def num_workers():
@@ -172,6 +187,13 @@ def num_workers():
     """
     from joblib import cpu_count
     return min(cpu_count(), MAX_WORKERS)
+
+
+def _send(indices, recipe, workers):
+    """Have one of some workers draw; the `Future` of what it will give."""
+    from joblib.externals.loky import get_reusable_executor
+    pool = get_reusable_executor(workers, timeout=IDLE)
+    return pool.submit(_draw_in_a_thread, indices, recipe)
 
 
 def _draw_chunk(indices, recipe):
@@ -187,11 +209,15 @@ def _draw_chunk(indices, recipe):
     return np.stack(images), boxes
 
 
-def _draw_as_worker(indices, recipe):
-    """The same in one thread: other workers keep the other cores busy."""
+def _draw_in_a_thread(indices, recipe):
+    """The same in one thread: other processes keep the other cores busy."""
     import cv2
+    threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
-    return _draw_chunk(indices, recipe)
+    try:
+        return _draw_chunk(indices, recipe)
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def pad_labels(boxes, classes=None, width=1):
