@@ -35,7 +35,8 @@ def expose(rng, image, rough):
     gain = np.exp(rough * rng.normal(-0.04, 0.27))
     image = tint(image, (cast * gain).astype(np.float32))
     if rng.random() < 0.5 * rough:
-        grey = paint(image.mean(2))
+        red, green, blue = cv2.split(image)
+        grey = paint((red + green + blue) / 3)
         image = grey + (image - grey) * np.float32(rng.uniform(0.45, 1.3))
     if rng.random() < 0.4 * rough:
         black, white = rng.uniform(0, 35), rng.uniform(200, 275)
