@@ -142,15 +142,19 @@ def test_alone_nothing_is_changed():
 
 
 KILLED = """
-import os, signal, sys
+import os, signal, sys, time
 from d2lssd import distributed, training
 from d2lssd.__main__ import main
 
 one_epoch = training._Run.one_epoch
+checkpoint = sys.argv[sys.argv.index('--checkpoint') + 1]
 
 
 def killed(self, *args):
     if len(self.history) == 1 and distributed.rank() == 1:
+        while not training.load_state(
+                checkpoint, training.CHECKPOINT)['history']:
+            time.sleep(0.02)  # the other process has yet to write it
         os.kill(os.getpid(), signal.SIGKILL)
     one_epoch(self, *args)
 
