@@ -17,6 +17,9 @@ EXAMS = {
     'any size': {'style': 'wild', 'num_bananas': 1, 'seed': 102},
     'one to six': {'style': 'wild', 'num_bananas': (1, 6), 'seed': 103},
     'no banana': {'style': 'wild', 'num_bananas': 0, 'seed': 104},
+    # Scattered, every third touches another or lies across it; in the next
+    # exam, every second does, for many are put where another lies.
+    'scattered': {'style': 'plain', 'num_bananas': (1, 6), 'seed': 107},
     'plain, 1-6': {'style': 'touching', 'num_bananas': (1, 6), 'seed': 105},
     'plain, none': {'style': 'plain', 'num_bananas': 0, 'seed': 106},
 }

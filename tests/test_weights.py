@@ -28,6 +28,8 @@ def test_the_card_tells_how_to_train_the_same_again(name):
     recipe = {**dataclasses.asdict(d2lssd.Recipe()), **card['recipe']}
     written = json.dumps(dataclasses.asdict(d2lssd.RECIPES[name]))
     assert recipe == json.loads(written)
+    for exams in {'exams', 'exams with tiles'} & card.keys():
+        assert list(card[exams]) == list(d2lssd.EXAMS)
     assert len(card['history']) == recipe['num_epochs']
     sizes = recipe['sizes'] or d2lssd.sizes
     assert d2lssd.load_pretrained(name).sizes == sizes
@@ -35,7 +37,7 @@ def test_the_card_tells_how_to_train_the_same_again(name):
 
 @pytest.mark.parametrize(('name', 'exam'), [
     ('source', 'one banana'), ('balanced', 'one banana'),
-    ('wild', 'any size'), ('plain', 'plain, 1-6')])
+    ('wild', 'any size'), ('plain', 'scattered')])
 def test_the_card_states_what_the_weights_reach(name, exam):
     """Measured again, up to what another processor rounds differently."""
     stated = d2lssd.weights_card(name)['exams'][exam]
@@ -69,11 +71,13 @@ def test_each_recipe_mends_what_the_one_before_misses():
 
 def test_the_plain_weights_are_the_better_ones_on_plain_pictures():
     wild, plain = (d2lssd.weights_card(name) for name in ('wild', 'plain'))
-    for exam in 'one banana', 'plain, 1-6':
+    for exam in 'one banana', 'scattered', 'plain, 1-6':
         for score in 'AP', 'precision', 'recall_at':
             assert (plain['exams'][exam][score]
                     >= wild['exams'][exam][score]), (exam, score)
     # Not only for its scores were moved: AP does not heed that.
     assert plain['exams']['plain, 1-6']['AP'] > (
         wild['exams']['plain, 1-6']['AP'] + 0.03)
+    assert plain['exams']['scattered']['recall_at'] >= 0.97
+    assert plain['exams']['scattered']['precision'] >= 0.99
     assert plain['operating point']['precision'] >= 0.99
