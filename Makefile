@@ -50,7 +50,8 @@ unit: env ## run the tests of the package and of the book's sources
 .PHONY: notebooks
 notebooks: env ## run every notebook, compare with its stored outputs
 	@echo '== notebooks, run again and compared (several minutes)'
-	@$(PY) -m pytest -p tools.nbval_book $(SPREAD) --dist loadfile book
+	@$(PY) -m pytest -p tools.nbval_book $(SPREAD) --dist loadfile \
+	  --no-loadscope-reorder book
 
 .PHONY: browser
 browser: book ## look at the pages in Chromium: figures, links, weight, axe

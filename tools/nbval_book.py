@@ -29,6 +29,8 @@ PICTURES = ('image/png', 'image/jpeg')
 # SLACK pixels; of the 8x8 blocks, a share of at most STRAY may differ by more
 # than STEP grey levels, and all together by MEAN levels on average.
 SLACK, BLOCK, STEP, STRAY, MEAN = 8, 8, 16, 0.005, 1.5
+# Side by side these go first, so that none is left alone at the end.
+LONG = 'training', 'prediction', 'average-precision', 'your-own-data'
 
 
 def pytest_addoption(parser):
@@ -62,6 +64,8 @@ def pytest_collect_file(file_path, parent):
 
 def pytest_collection_modifyitems(items):
     order = {path: i for i, path in enumerate(notebooks.notebook_paths())}
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        order |= {path: -1 for path in order if path.stem in LONG}
     items.sort(key=lambda item: order.get(item.path, -1))
 
 
