@@ -94,10 +94,20 @@ def autocast(device, wanted=True):
     """
     if device.type == 'cuda':
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:  # PyTorch for Macs has no such question, and no answer
-        fast = (device.type == 'cpu' and torch.backends.mkldnn.is_available()
-                and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    else:
+        fast = device.type == 'cpu' and _has_bfloat16_units()
     return torch.autocast(device.type, torch.bfloat16, enabled=fast and wanted)
+
+
+def _has_bfloat16_units():
+    # PyTorch for Macs has no such question, and no answer.
+    if not (torch.backends.mkldnn.is_available()
+            and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        return False
+    # That is also said of units of 512 bits that have to convert to float32
+    # and back, which takes longer than float32 itself.
+    return (torch.cpu._is_avx512_bf16_supported()
+            or not torch.cpu._is_avx512_supported())
 
 
 @dataclasses.dataclass(frozen=True)

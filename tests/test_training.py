@@ -1,6 +1,7 @@
 """The loop, its recipes and its checkpoints."""
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -287,6 +288,20 @@ def test_bfloat16_is_not_asked_for_where_pytorch_lacks_the_question(
     monkeypatch.setattr(torch.ops, 'mkldnn', None)
     with training.autocast(torch.device('cpu'), wanted):
         assert not torch.is_autocast_enabled('cpu')
+
+
+@pytest.mark.parametrize(('mkldnn', 'wide', 'units', 'fast'), [
+    (True, True, True, True), (True, True, False, False),
+    (True, False, False, True), (False, True, False, False)])
+def test_bfloat16_is_not_taken_where_the_processor_only_emulates_it(
+        monkeypatch, mkldnn, wide, units, fast):
+    monkeypatch.setattr(torch.backends.mkldnn, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.ops, 'mkldnn', SimpleNamespace(
+        _is_mkldnn_bf16_supported=lambda: mkldnn))
+    monkeypatch.setattr(torch.cpu, '_is_avx512_supported', lambda: wide)
+    monkeypatch.setattr(torch.cpu, '_is_avx512_bf16_supported', lambda: units)
+    with training.autocast(torch.device('cpu')):
+        assert torch.is_autocast_enabled('cpu') == fast
 
 
 @pytest.mark.parametrize('wrong', [{'seed': -1}, {'seed': 1.5},
