@@ -2,11 +2,17 @@
 import contextlib
 import ctypes
 import math
+import os
 import sys
 from pathlib import Path
 
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
+import torch
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+aten = torch.ops.aten
+FEW = 8  # pictures that are pooled at a time
+WINDOW = [2, 2], [2, 2], [0, 0], [1, 1], False  # of nn.MaxPool2d(2)
 
 
 def keep_memory(room=4e9):
@@ -15,10 +21,8 @@ def keep_memory(room=4e9):
     A step frees some hundred large tensors, and the C library would hand each
     back to the system only to ask for it again, zeroed page by page, in the
     next step. Keeping it nearly doubles the speed of training on a processor,
-    and makes the process half a gigabyte larger. Where memory is short, the
-    opposite is done: what is freed goes back at once, even medium-sized
-    tensors, of which the library else keeps pieces. Elsewhere this changes
-    nothing.
+    and makes the process half a gigabyte larger. Where memory is short, it is
+    spared instead: see `spare_memory`. Elsewhere this changes nothing.
 
     Args:
         room: bytes that must be free to keep any.
@@ -27,17 +31,46 @@ def keep_memory(room=4e9):
         Whether they are.
     """
     enough = _free_memory() >= room
+    if enough:
+        _tell_allocator((TRIM, 2**31 - 1), (MOST_MAPPED, 0))
+    else:
+        spare_memory()
+    return enough
+
+
+def spare_memory():
+    """Hand back what is freed, all but small pieces (Linux with glibc).
+
+    What was kept until now goes back, too. Between large tensors that are kept
+    the C library leaves gaps, in which the next ones do not fit; hence a
+    process that keeps them is up to twice as large as what it needs.
+
+    New memory then comes in pages of two megabytes, which takes half the time,
+    if PyTorch had no large tensor before: at the first it looks whether to ask
+    for them.
+    """
+    os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')
+    libc = _tell_allocator(
+        (MOST_MAPPED, 2**16), (LEAST_MAPPED, 2**22), (TRIM, 2**25))
+    if libc:
+        libc.malloc_trim(0)
+
+
+# What mallopt calls its parameters: M_TRIM_THRESHOLD, bytes at the end of the
+# heap from which they are handed back; M_MMAP_THRESHOLD, those from which a
+# piece is a mapping of its own, handed back by itself; M_MMAP_MAX, how many.
+TRIM, LEAST_MAPPED, MOST_MAPPED = -1, -3, -4
+
+
+def _tell_allocator(*settings):
+    """The C library, if it is one that listens."""
     if sys.platform != 'linux':
-        return enough
+        return None
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL('libc.so.6')
-        if enough:
-            libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: never hand back
-            libc.mallopt(-4, 0)  # M_MMAP_MAX: no separate mappings
-        else:
-            libc.mallopt(-3, 2**20)  # M_MMAP_THRESHOLD: bytes, from then on
-            libc.mallopt(-1, 2**20)
-    return enough
+        for setting in settings:
+            libc.mallopt(*setting)
+        return libc
 
 
 def _free_memory(root='/'):
@@ -57,22 +90,25 @@ def _free_memory(root='/'):
 
 
 @contextlib.contextmanager
-def recomputing(*blocks):
-    """Let blocks forget what they computed and compute it again.
+def sparing(*blocks):
+    """Let downsampling blocks keep little of what they compute.
 
-    To learn, a block needs all that it computed on the way, and that of the
-    first blocks, in full resolution, is most of the memory of training. Inside
-    this context they keep their input alone, and run once more when the
-    gradient arrives. Results are the same, bit for bit.
+    To learn, a block needs most of what it computed on the way, and that of
+    the first blocks, in full resolution, is most of the memory of training.
+    Inside this context they keep what their convolutions gave and, of each
+    pooling window, where its greatest number stood. The rest is computed into
+    memory that all blocks share, and partly once more when the gradient
+    arrives. Results are the same, bit for bit.
 
     Args:
-        *blocks: modules that take one tensor.
+        *blocks: of `down_sample_blk`, on a processor.
 
     Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost"
     (2016).
     """
+    room = _Room()
     for block in blocks:
-        block.forward = _forgetful(block)
+        block.forward = _sparing(block, room)
     try:
         yield
     finally:
@@ -80,25 +116,135 @@ def recomputing(*blocks):
             del block.forward
 
 
-def _forgetful(block):
-    forward = block.forward
-    norms = [layer for layer in block.modules()
-             if isinstance(layer, _BatchNorm)]
+def _sparing(block, room):
+    whole = block.forward
 
-    @contextlib.contextmanager
-    def again():
-        """Batch norm sees the minibatch twice and must count it once."""
-        before = [(norm.momentum, norm.num_batches_tracked.clone())
-                  for norm in norms]
-        for norm in norms:
-            norm.momentum = 0.0
-        try:
-            yield
-        finally:
-            for norm, (momentum, count) in zip(norms, before):
-                norm.momentum = momentum
-                norm.num_batches_tracked.copy_(count)
+    def forward(X):
+        if not (block.training and torch.is_grad_enabled()):
+            return whole(X)
+        return _Sparing.apply(X, block, room, *block.parameters())
+    return forward
 
-    return lambda X: checkpoint(
-        forward, X, use_reentrant=False, preserve_rng_state=False,
-        context_fn=lambda: (contextlib.nullcontext(), again()))
+
+class _Room:
+    """Memory that is used again, by name."""
+
+    def __init__(self):
+        self.rooms = {}
+
+    def like(self, tensor, dtype, name):
+        """A tensor of the shape and layout of another one, not filled."""
+        size = tensor.numel() * dtype.itemsize
+        if name not in self.rooms or len(self.rooms[name]) < size:
+            self.rooms[name] = torch.empty(size, dtype=torch.uint8)
+        flat = self.rooms[name][:size].view(dtype)
+        return flat.as_strided(tensor.shape, tensor.stride())
+
+
+class _Sparing(torch.autograd.Function):
+    """A downsampling block, and its gradient by hand."""
+
+    @staticmethod
+    def forward(ctx, X, block, room, *weights):
+        conv1, norm1, _, conv2, norm2, _, _ = block
+        dtype = (torch.get_autocast_dtype('cpu')
+                 if torch.is_autocast_enabled('cpu') else X.dtype)
+        x = X.to(dtype)
+        with torch.autocast('cpu', enabled=False):
+            y1 = _conv(x, conv1)
+            a, *_ = _norm_relu(y1, norm1, room, count=True)
+            y2 = _conv(a, conv2)
+            a, *stats = _norm_relu(y2, norm2, room, count=True)
+        Y, places = _pool(a, room)
+        ctx.save_for_backward(Y)
+        # Not by the same: it would hold them until all is done.
+        ctx.kept = block, room, X.dtype, x, y1, y2, stats, places
+        return Y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        block, room, dtype, x, y1, y2, stats, places = ctx.kept
+        del ctx.kept
+        conv1, norm1, _, conv2, norm2, _, _ = block
+        Y, = ctx.saved_tensors  # above 0 where the greatest of a window was
+        grad = aten.threshold_backward(grad.to(Y.dtype), Y, 0)
+        grad, *norm2_grads = _norm_backward(
+            _pool_backward(grad, y2, places, room), y2, norm2, stats)
+        del y2
+        a, *stats = _norm_relu(y1, norm1, room)
+        grad, *conv2_grads = _conv_backward(grad, a, conv2, True)
+        aten.threshold_backward.grad_input(grad, a, 0, grad_input=grad)
+        grad, *norm1_grads = _norm_backward(grad, y1, norm1, stats)
+        del y1
+        grad, *conv1_grads = _conv_backward(
+            grad, x, conv1, ctx.needs_input_grad[0])
+        return (grad if grad is None else grad.to(dtype), None, None,
+                *conv1_grads, *norm1_grads, *conv2_grads, *norm2_grads)
+
+
+def _conv(x, conv):
+    return F.conv2d(x, conv.weight.to(x.dtype), conv.bias.to(x.dtype),
+                    padding=conv.padding)
+
+
+def _conv_backward(grad, x, conv, wanted):
+    grad, weight, bias = aten.convolution_backward(
+        grad, x, conv.weight.to(x.dtype), conv.bias.shape, conv.stride,
+        conv.padding, conv.dilation, False, [0, 0], 1, [wanted, True, True])
+    return grad, weight.to(conv.weight.dtype), bias.to(conv.bias.dtype)
+
+
+def _norm_relu(y, norm, room, count=False):
+    """Batch norm and ReLU, in shared memory; mean and scale of each channel.
+
+    A minibatch must be counted once, however often it is normalised."""
+    a = room.like(y, y.dtype, 'a')
+    mean, scale = torch.empty_like(norm.weight), torch.empty_like(norm.weight)
+    running = norm.running_mean, norm.running_var
+    if count:
+        norm.num_batches_tracked += 1
+    aten.native_batch_norm.out(
+        y, norm.weight, norm.bias, *(running if count else (None, None)), True,
+        norm.momentum, norm.eps, out=a, save_mean=mean, save_invstd=scale)
+    return a.relu_(), mean, scale
+
+
+def _norm_backward(grad, y, norm, stats):
+    return aten.native_batch_norm_backward(
+        grad, y, norm.weight, None, None, *stats, True, norm.eps, [True] * 3)
+
+
+def _pool(a, room):
+    """The greatest of each 2×2 window, and where it stands, in 16 bits.
+
+    PyTorch names places in 64 bits, from the corner of the picture, hence a
+    few pictures at a time."""
+    h, w = a.shape[2:]
+    Y = torch.empty_like(a[..., :h // 2, :w // 2])
+    places = torch.empty_like(Y, dtype=torch.int16)
+    corner = _corners(a)
+    for some, out, place in zip(*(t.split(FEW) for t in (a, Y, places))):
+        where = room.like(out, torch.int64, 'where')
+        aten.max_pool2d_with_indices.out(some, *WINDOW, out=out, indices=where)
+        place.copy_(where.sub_(corner))
+    return Y, places
+
+
+def _pool_backward(grad, y, places, room):
+    result = room.like(y, y.dtype, 'a')
+    grad = grad.contiguous(memory_format=torch.channels_last)
+    corner = _corners(y)
+    for g, some, out, place in zip(
+            *(t.split(FEW) for t in (grad, y, result, places))):
+        where = room.like(place, torch.int64, 'where')
+        aten.max_pool2d_with_indices_backward.grad_input(
+            g, some, *WINDOW, torch.add(place, corner, out=where),
+            grad_input=out)
+    return result
+
+
+def _corners(a):
+    """Place of the first unit of each 2×2 window."""
+    h, w = a.shape[2:]
+    return (2 * w * torch.arange(h // 2)[:, None] + 2 * torch.arange(w // 2))

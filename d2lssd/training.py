@@ -26,7 +26,7 @@ from d2lssd.data.drawn import draw_chunks, pad_labels
 from d2lssd.data.files import checksum, load_state, save_state
 from d2lssd.evaluation import evaluate
 from d2lssd.losses import balanced_loss, calc_loss
-from d2lssd.memory import keep_memory, recomputing
+from d2lssd.memory import keep_memory, sparing
 from d2lssd.metrics import bbox_eval, cls_eval
 from d2lssd.model import TinySSD, check_sizes, sizes
 
@@ -209,6 +209,9 @@ RECIPES['touching'] = dataclasses.replace(
 # What is missed are bananas that lie on others, so there are more of them.
 RECIPES['plain'] = dataclasses.replace(
     RECIPES['touching'], num_epochs=88, num_bananas=(0, 8))
+# Bytes that must be free for each pixel of a minibatch, so that training keeps
+# memory: 8 GB for 32 pictures.
+ROOM = 8e9 / (32 * SIDE**2)
 CHECKPOINT = {'format': 'd2lssd-checkpoint-1'}
 
 
@@ -420,7 +423,8 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
     recipe, seed = find_recipe(recipe, **changes), whole('seed', seed)
     distributed.join()
     device = device or distributed.device()
-    spare = not keep_memory() and distributed.world_size() == 1
+    spare = (not keep_memory(ROOM * recipe.batch_size * recipe.side**2)
+             and device.type == 'cpu' and distributed.world_size() == 1)
     with distributed.one_goes_first():
         pictures = read_pictures(recipe, source, progress)
     distributed.check_share(recipe.batch_size, _whole(
@@ -444,9 +448,9 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
     validation = validate and DataLoader(BananasDataset(
         False, source, progress=progress, **_options(recipe, source)), 50,
         generator=torch.Generator())
-    # The first two feature maps are the largest by far.
+    # Before the first three feature maps are pooled they are the largest.
     with (bar, distributed.naming_the_lost(checkpoint),
-          recomputing(*net.blk_0[:2] if spare else ())):
+          sparing(*net.blk_0 if spare else ())):
         try:
             if checkpoint and distributed.rank() == 0:
                 run.save(checkpoint)  # no room, no rights: say so at once
