@@ -18,11 +18,13 @@ settings.load_profile('ci' if os.environ.get('CI') else 'here')
 
 
 # Begun first, so that no process is left alone with one of them at the end.
-LONG = 'test_assignment.py', 'test_weights.py', 'test_training_faults.py'
+LONG = ('test_weights.py', 'test_assignment.py', 'test_training.py',
+        'test_training_faults.py', 'test_distributed.py')
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.path.name not in LONG)
+    order = {name: i for i, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.name, len(LONG)))
 
 
 @pytest.fixture(autouse=True, scope='session')
