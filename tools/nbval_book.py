@@ -30,7 +30,7 @@ PICTURES = ('image/png', 'image/jpeg')
 # than STEP grey levels, and all together by MEAN levels on average.
 SLACK, BLOCK, STEP, STRAY, MEAN = 8, 8, 16, 0.005, 1.5
 # Side by side these go first, so that none is left alone at the end.
-LONG = 'training', 'prediction', 'average-precision', 'your-own-data'
+LONG = 'average-precision', 'training', 'your-own-data', 'prediction'
 
 
 def pytest_addoption(parser):
@@ -65,8 +65,9 @@ def pytest_collect_file(file_path, parent):
 def pytest_collection_modifyitems(items):
     order = {path: i for i, path in enumerate(notebooks.notebook_paths())}
     if 'PYTEST_XDIST_WORKER' in os.environ:
-        order |= {path: -1 for path in order if path.stem in LONG}
-    items.sort(key=lambda item: order.get(item.path, -1))
+        order |= {path: LONG.index(path.stem) - len(LONG)
+                  for path in order if path.stem in LONG}
+    items.sort(key=lambda item: order.get(item.path, -len(LONG)))
 
 
 def picture_difference(stored, new):
