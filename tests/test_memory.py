@@ -123,7 +123,7 @@ from pathlib import Path
 from d2lssd import memory
 memory._free_memory = lambda: float(sys.argv[1])
 d2lssd.train('source', num_epochs=1, num_pictures=48, batch_size=16,
-             device=torch.device('cpu'), progress=False)
+             bfloat16=False, device=torch.device('cpu'), progress=False)
 # Not by getrusage, to which the process that started this one counts.
 status = Path('/proc/self/status').read_text()
 print(status.partition('VmHWM:')[2].split()[0])
