@@ -8,7 +8,7 @@ LEAST = 0.009999999  # the source's
 
 
 def multibox_detection(cls_probs, offset_preds, anchors, nms_threshold=0.5,
-                       pos_threshold=LEAST, per_class=False):
+                       pos_threshold=LEAST, per_class=False, most=None):
     """Turn predictions into boxes and suppress what is found twice.
 
     Args:
@@ -21,6 +21,8 @@ def multibox_detection(cls_probs, offset_preds, anchors, nms_threshold=0.5,
         pos_threshold: a box with a lower score is background.
         per_class: let boxes suppress only boxes of their own class. As in the
             source's library, the class does not matter unless asked for.
+        most: boxes of an image, or of each of its classes, that are kept: no
+            more than these best are looked for. None: as many as there are.
 
     Returns:
         Float tensor ``(B, A, 6)``, rows ``(class, score, x_min, y_min, x_max,
@@ -43,7 +45,8 @@ def multibox_detection(cls_probs, offset_preds, anchors, nms_threshold=0.5,
         for kind in label[i, sure[i]].unique() if per_class else [None]:
             mine = sure[i] if kind is None else sure[i] & (label[i] == kind)
             a = mine.nonzero()[:, 0]
-            keep[i, a[_suppress(boxes[i, a], nms_threshold, room)]] = True
+            best = _suppress(boxes[i, a], nms_threshold, room, most)
+            keep[i, a[best[:most]]] = True
     label = label.masked_fill(~keep, -1)
     rows = torch.cat([label[..., None], score[..., None], boxes], -1)
     order = keep.sort(dim=1, descending=True, stable=True).indices
@@ -103,9 +106,9 @@ def nms(boxes, scores, iou_threshold):
     return order[_suppress(boxes[order], iou_threshold)]
 
 
-def _suppress(boxes, iou_threshold, room=None):
-    """Which of some boxes, the best first, are kept; room as for
-    `iou_of_columns`."""
+def _suppress(boxes, iou_threshold, room=None, most=None):
+    """Which of some boxes, the best first, are kept, or more than the `most`
+    first of them; room as for `iou_of_columns`."""
     from torchvision.ops import nms  # not needed to train, and it is large
 
     rest = torch.arange(len(boxes), device=boxes.device)
@@ -115,6 +118,8 @@ def _suppress(boxes, iou_threshold, room=None):
         best, rest = rest[:CHUNK], rest[CHUNK:]
         best = best[nms(boxes[best], falling[best], iou_threshold)]
         kept.append(best)
+        if most is not None and sum(map(len, kept)) >= most:
+            return torch.cat(kept)
         # The greatest first: to compare all pairs takes longer than their IoU.
         iou = iou_of_columns(columns[:, best], columns[:, rest], room).amax(0)
         rest = rest[~(iou > iou_threshold)]

@@ -7,7 +7,12 @@ from d2lssd.classes import classes_of
 from d2lssd.data import BananasDataset
 from d2lssd.data.drawing import SIDE
 from d2lssd.memory import keep_memory
-from d2lssd.metrics import average_precision, hits, precision_recall_curve
+from d2lssd.metrics import (
+    MOST,
+    average_precision,
+    hits,
+    precision_recall_curve,
+)
 from d2lssd.model import evaluating
 from d2lssd.tiles import join_tiles, look, tiles_of_batch
 
@@ -62,17 +67,19 @@ def detect_all(net, data_iter, progress=False, tiles=False, voting=False):
     Returns:
         Tuple of two lists with an item for each picture, as
         `average_precision` takes them: detections ``(n_i, 6)``, by falling
-        score, and labels ``(m, 5)``.
+        score, 200 at most for each class of the network, and labels
+        ``(m, 5)``.
     """
     found, true = [], []
     device = next(net.parameters()).device
-
+    # Twice what counts, for some may have moved to the same object.
+    most = 2 * MOST * net.num_classes
     with evaluating(net):
         for X, Y in tqdm(data_iter, 'evaluating', disable=not progress):
             X = X.to(device)
-            rows = look(X, net, voting)
+            rows = look(X, net, voting, most=most)
             if tiles:
-                nearer = zip(*(look(part, net, voting)
+                nearer = zip(*(look(part, net, voting, most=most)
                                for part in tiles_of_batch(X)))
                 rows = map(join_tiles, rows, nearer)
             found += [row.cpu() for row in rows]
@@ -117,9 +124,10 @@ def evaluate(net, data_iter, threshold=0.5, progress=False, tiles=False,
                          f'{", ".join(names)}, numbered from 0')
     counts = [hits(f, t, threshold) for f, t in zip(found, true)]
     right, false, missed = (sum(c) for c in zip(*counts))
-    scores = average_precision(found, true, by_class=True, side=SIDE)
-    by_class = scores.pop('by_class')
-    if len(names) > 1:
+    several = len(names) > 1
+    scores = average_precision(found, true, by_class=several, side=SIDE)
+    if several:
+        by_class = scores['by_class']
         scores['by_class'] = {name: by_class.get(i)
                               for i, name in enumerate(names)}
     return {**_none_for_nan(scores),

@@ -241,7 +241,7 @@ def average_precision(detections, labels, by_class=False, side=None):
                                   sync_on_compute=False)
     metric.warn_on_many_detections = False
     for found, true in zip(detections, labels):
-        found, true = found[found[:, 0] >= 0], true[true[:, 0] >= 0]
+        found, true = _best(found), true[true[:, 0] >= 0]
         metric.update(
             [{'boxes': found[:, 2:] * (side or 1), 'scores': found[:, 1],
               'labels': found[:, 0].long()}],
@@ -258,6 +258,15 @@ def average_precision(detections, labels, by_class=False, side=None):
             result['classes'].reshape(-1).tolist(),
             map(_or_nan, result['map_per_class'].reshape(-1))))
     return scores
+
+
+def _best(found):
+    """The boxes that count, by class; torchmetrics would sort out the others,
+    but only after it has copied each."""
+    found = found[found[:, 1].argsort(descending=True, stable=True)]
+    return torch.cat([found[found[:, 0] == kind][:MOST]
+                      for kind in found[:, 0].unique()
+                      if kind >= 0] or [found[:0]])
 
 
 def _check_pairs(detections, labels):

@@ -21,7 +21,7 @@ INSIDE = 0.7  # share of its area that makes a box a part of another
 SAME = 0.6  # IoU above which boxes that voting has moved are one
 
 
-def look(X, net, voting=False, least=LEAST):
+def look(X, net, voting=False, least=LEAST, most=None):
     """What one look at some images finds.
 
     Args:
@@ -31,6 +31,7 @@ def look(X, net, voting=False, least=LEAST):
             on their way.
         least: score of a box that counts, 0.01 at least; the others still
             have a vote. The fewer there are, the sooner it is done.
+        most: boxes an image, the best; None: all that count.
 
     Returns:
         List of B float tensors ``(n_i, 6)``, rows ``(class, score, x_min,
@@ -45,7 +46,7 @@ def look(X, net, voting=False, least=LEAST):
     found = multibox_detection(probs[..., some],
                                bbox_preds.unflatten(1, (-1, 4))[:, some],
                                anchors[:, some],
-                               pos_threshold=max(least, LEAST))
+                               pos_threshold=max(least, LEAST), most=most)
     if not voting:
         return [rows[rows[:, 0] >= 0] for rows in found]
     # Two boxes may have moved to the same object.

@@ -244,6 +244,34 @@ def test_a_box_far_outside_its_image_suppresses_none_of_another(offset):
     assert rows[1, 0, 0] == 0
 
 
+@pytest.mark.parametrize('count', [40, 500])
+@pytest.mark.parametrize('most', [0, 1, 7, 150, 1000])
+def test_the_best_few_are_the_first_of_all(count, most):
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(count, 2, generator=generator)
+    anchors = torch.cat([corner, corner + 0.15], 1)[None]
+    probs = torch.rand(2, 3, count, generator=generator)
+    inputs = probs, torch.zeros(2, 4 * count), anchors
+    every, few = (d2lssd.multibox_detection(*inputs, most=limit)
+                  for limit in (None, most))
+    for all_rows, rows in zip(every, few):
+        kept = rows[rows[:, 0] >= 0]
+        assert torch.equal(kept, all_rows[all_rows[:, 0] >= 0][:most])
+        # No box is lost: what is left out stands below, as background does.
+        assert torch.equal(rows[:, 1:].sort(0).values,
+                           all_rows[:, 1:].sort(0).values)
+
+
+def test_of_each_class_the_best_few():
+    anchors = torch.tensor([[[0, 0, 0.2, 0.2], [0.3, 0, 0.5, 0.2],
+                             [0.6, 0, 0.8, 0.2], [0.3, 0.5, 0.5, 0.7]]])
+    probs = torch.tensor([[[0.1, 0.2, 0.3, 0.4], [0.9, 0.8, 0.7, 0.0],
+                           [0.0, 0.0, 0.0, 0.6]]])
+    rows, = d2lssd.multibox_detection(probs, torch.zeros(1, 16), anchors,
+                                      per_class=True, most=2)
+    assert rows[:, 0].tolist() == [0, 0, 1, -1]
+
+
 def test_suppression_ignores_the_class_unless_asked_not_to():
     anchors = torch.tensor([[[0, 0, 0.5, 0.5], [0, 0, 0.5, 0.5],
                              [0, 0, 0.5, 0.5]]])

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import d2lssd
+from d2lssd import evaluation
 from d2lssd.evaluation import set_operating_point
 
 quick = settings(max_examples=40)
@@ -310,6 +311,29 @@ def test_of_an_image_a_hundred_boxes_count_as_in_the_average_precision():
         [torch.cat([FOUND[-1:], wrong])], [TRUE])['recall'] == 0
 
 
+def test_boxes_beyond_a_hundred_of_a_class_change_no_average_precision():
+    """torchmetrics, given all of them, says the same."""
+    from torchmetrics.detection import MeanAveragePrecision
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(700, 2, generator=generator)
+    boxes = torch.cat([corner, corner + 0.1], 1)
+    kind = torch.randint(2, (700, 1), generator=generator)
+    score = torch.randint(1, 40, (700, 1), generator=generator) / 40  # ties
+    found, true = torch.cat([kind, score, boxes], 1), boxes[::20]
+    labels = torch.cat([kind[::20], true], 1)
+    ours = d2lssd.average_precision([found], [labels], by_class=True)
+    library = MeanAveragePrecision(class_metrics=True)
+    library.warn_on_many_detections = False
+    library.update(
+        [{'boxes': boxes, 'scores': score[:, 0], 'labels': kind[:, 0]}],
+        [{'boxes': true, 'labels': kind[::20, 0]}])
+    theirs = library.compute()
+    assert 0.01 < ours['AP'] < 0.5
+    assert ours['AP'] == float(theirs['map'])
+    assert ours['recall'] == float(theirs['mar_100'])
+    assert list(ours['by_class'].values()) == theirs['map_per_class'].tolist()
+
+
 def test_a_curve_without_detections_is_empty_and_its_area_zero():
     curve = d2lssd.precision_recall_curve([FOUND[:0]], [TRUE])
     assert [len(part) for part in curve] == [0, 0, 0]
@@ -423,6 +447,20 @@ def test_an_evaluation_worked_by_hand():
         [first[1:]], found[1][:, 2:].tolist(), []]
     assert len(found[1]) == 2
     assert torch.equal(true[2], torch.tensor([none, none]))
+
+
+def test_what_cannot_count_is_not_looked_for_and_changes_nothing(monkeypatch):
+    net = d2lssd.load_pretrained('balanced')
+    batches = [d2lssd.BananasDataset(
+        False, count=4, style='plain', num_bananas=(1, 6), seed=9,
+        progress=False)[:]]
+    few = d2lssd.detect_all(net, batches, voting=True)
+    scores = d2lssd.evaluate(net, batches, voting=True)
+    monkeypatch.setattr(evaluation, 'MOST', 10**4)
+    every = d2lssd.detect_all(net, batches, voting=True)
+    assert 150 < min(map(len, few[0])) <= max(map(len, few[0])) <= 200
+    assert max(map(len, every[0])) > 300
+    assert d2lssd.evaluate(net, batches, voting=True) == scores
 
 
 def test_an_evaluation_without_objects_says_so_and_without_pictures_stops():
