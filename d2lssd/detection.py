@@ -1,4 +1,9 @@
 """From the network's numbers to a short list of boxes."""
+import contextlib
+import functools
+from importlib.util import find_spec
+from pathlib import Path
+
 import torch
 
 from d2lssd.boxes import columns_of, iou_of_columns, offset_inverse
@@ -109,8 +114,7 @@ def nms(boxes, scores, iou_threshold):
 def _suppress(boxes, iou_threshold, room=None, most=None):
     """Which of some boxes, the best first, are kept, or more than the `most`
     first of them; room as for `iou_of_columns`."""
-    from torchvision.ops import nms  # not needed to train, and it is large
-
+    nms = _kernel()
     rest = torch.arange(len(boxes), device=boxes.device)
     falling, columns, kept = -rest.to(boxes), columns_of(boxes), []
     columns[:, ~boxes.isfinite().all(1)] = 0  # these suppress nothing
@@ -125,3 +129,17 @@ def _suppress(boxes, iou_threshold, room=None, most=None):
         rest = rest[~(iou > iou_threshold)]
     kept.append(rest[nms(boxes[rest], falling[rest], iou_threshold)])
     return torch.cat(kept)
+
+
+@functools.cache
+def _kernel():
+    """torchvision's `nms`, from its compiled part alone.
+
+    All of torchvision also imports PyTorch's compiler, which takes seconds."""
+    for path in Path(find_spec('torchvision').origin).parent.glob('_C*'):
+        with contextlib.suppress(OSError):
+            torch.ops.load_library(path)
+    with contextlib.suppress(AttributeError):  # no such file, or it has none
+        return torch.ops.torchvision.nms
+    from torchvision.ops import nms
+    return nms

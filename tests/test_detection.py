@@ -1,4 +1,7 @@
 """From the network's numbers to a short list of boxes."""
+import subprocess
+import sys
+
 import pytest
 import slow
 import torch
@@ -270,6 +273,32 @@ def test_of_each_class_the_best_few():
     rows, = d2lssd.multibox_detection(probs, torch.zeros(1, 16), anchors,
                                       per_class=True, most=2)
     assert rows[:, 0].tolist() == [0, 0, 1, -1]
+
+
+# What is needed of torchvision, without what takes seconds
+
+KERNEL = """
+import sys
+from types import SimpleNamespace
+import torch
+from d2lssd import detection
+if sys.argv[1] == 'another folder':
+    spec = SimpleNamespace(origin='/no/such/folder/__init__.py')
+    detection.find_spec = lambda name: spec
+boxes = torch.tensor([[0, 0, 2, 2], [0, 0, 2, 1.5], [1, 1, 3, 3]])
+print(detection.nms(boxes, torch.tensor([0.5, 0.9, 0.7]), 0.5).tolist(),
+      'torchvision' in sys.modules)
+from torchvision.ops import nms
+print(nms(boxes, torch.tensor([0.5, 0.9, 0.7]), 0.5).tolist())
+"""
+
+
+@pytest.mark.parametrize(('folder', 'loaded'), [
+    ('its own', False), ('another folder', True)])
+def test_suppression_does_not_wait_for_all_of_torchvision(folder, loaded):
+    ran = subprocess.run([sys.executable, '-c', KERNEL, folder], text=True,
+                         capture_output=True)
+    assert ran.stdout == f'[1, 2] {loaded}\n[1, 2]\n', ran.stderr
 
 
 def test_suppression_ignores_the_class_unless_asked_not_to():
