@@ -21,7 +21,7 @@ def keep_memory(room=4e9):
     A step frees some hundred large tensors, and the C library would hand each
     back to the system only to ask for it again, zeroed page by page, in the
     next step. Keeping it nearly doubles the speed of training on a processor,
-    and makes the process half a gigabyte larger. Where memory is short, it is
+    and makes the process up to a gigabyte larger. Where memory is short, it is
     spared instead: see `spare_memory`. Elsewhere this changes nothing.
 
     Args:

@@ -210,8 +210,8 @@ RECIPES['touching'] = dataclasses.replace(
 RECIPES['plain'] = dataclasses.replace(
     RECIPES['touching'], num_epochs=88, num_bananas=(0, 8))
 # Bytes that must be free for each pixel of a minibatch, so that training keeps
-# memory: 8 GB for 32 pictures.
-ROOM = 8e9 / (32 * SIDE**2)
+# memory: 6 GB for 32 pictures.
+ROOM = 6e9 / (32 * SIDE**2)
 CHECKPOINT = {'format': 'd2lssd-checkpoint-1'}
 
 
@@ -423,8 +423,8 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
     recipe, seed = find_recipe(recipe, **changes), whole('seed', seed)
     distributed.join()
     device = device or distributed.device()
-    spare = (not keep_memory(ROOM * recipe.batch_size * recipe.side**2)
-             and device.type == 'cpu' and distributed.world_size() == 1)
+    keep_memory(ROOM * recipe.batch_size * recipe.side**2)
+    spare = device.type == 'cpu' and distributed.world_size() == 1
     with distributed.one_goes_first():
         pictures = read_pictures(recipe, source, progress)
     distributed.check_share(recipe.batch_size, _whole(
