@@ -67,8 +67,8 @@ def detect_all(net, data_iter, progress=False, tiles=False, voting=False):
     Returns:
         Tuple of two lists with an item for each picture, as
         `average_precision` takes them: detections ``(n_i, 6)``, by falling
-        score, 200 at most for each class of the network, and labels
-        ``(m, 5)``.
+        score, from each look 200 at most for each class of the network, and
+        labels ``(m, 5)``.
     """
     found, true = [], []
     device = next(net.parameters()).device
