@@ -133,8 +133,19 @@ def test_a_phone_scrolls_no_page_sideways(page):
 
 # Everyone can read it
 
+# A colour that fades into another is inherited by what fades after it.
+END_FADES = '''() => {
+  const fades = () => document.getAnimations()
+    .filter(each => each instanceof CSSTransition);
+  for (let left = 10; fades().length && left; left--)
+    fades().forEach(each => each.finish());
+  return fades().length;
+}'''
+
+
 def serious_faults(page, **options):
     page.evaluate('window.movingFigures?.ready')
+    assert page.evaluate(END_FADES) == 0
     page.evaluate(AXE.read_text(encoding='utf-8'))
     found = page.evaluate('options => axe.run(document, options)',
                           {'resultTypes': ['violations'], **options})
