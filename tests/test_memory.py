@@ -46,8 +46,16 @@ def test_memory_is_kept_where_there_is_room_and_handed_back_where_not(
     ({'proc/meminfo': 'MemAvailable: 5000 kB\n',
       'sys/fs/cgroup/memory.max': '2000\n',
       'sys/fs/cgroup/memory.current': '500\n'}, 1500),
+    ({'sys/fs/cgroup/memory.max': '2000',
+      'sys/fs/cgroup/memory.current': '1900',
+      'sys/fs/cgroup/memory.stat': 'anon 7\nfile 900\ninactive_file 800\n'},
+     900),
     ({'sys/fs/cgroup/memory/memory.limit_in_bytes': '3000',
       'sys/fs/cgroup/memory/memory.usage_in_bytes': '1000'}, 2000),
+    ({'sys/fs/cgroup/memory/memory.limit_in_bytes': '3000',
+      'sys/fs/cgroup/memory/memory.usage_in_bytes': '1000',
+      'sys/fs/cgroup/memory/memory.stat':
+          'inactive_file 9\ntotal_inactive_file 500\n'}, 2500),
     ({'proc/meminfo': 'nothing of the kind'}, float('inf'))])
 def test_free_memory_is_that_of_the_machine_or_of_its_container(
         tmp_path, files, free):
@@ -117,6 +125,43 @@ def test_a_backward_pass_in_little_memory_reaches_the_input_but_only_once(
         grad.sum().backward()
 
 
+def leaky():
+    block = d2lssd.down_sample_blk(3, 16)
+    block[2] = torch.nn.LeakyReLU(0.3)
+    return block
+
+
+def strided():
+    return torch.nn.Sequential(*d2lssd.down_sample_blk(3, 16)[:-1],
+                               torch.nn.AvgPool2d(2))
+
+
+def watched():
+    block = d2lssd.down_sample_blk(3, 16)
+    block[3].register_forward_hook(lambda layer, given, came: 2 * came)
+    return block
+
+
+@pytest.mark.parametrize('make', [
+    leaky, strided, watched, lambda: torch.nn.Conv2d(3, 16, 2, 2),
+    lambda: torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3, padding=1)),
+    torch.nn.Identity])
+def test_a_block_of_another_kind_computes_what_it_is_made_for(make):
+    block, X = make(), torch.rand(2, 3, 32, 32)
+    expected = copy.deepcopy(block)(X)
+    with sparing(block):
+        assert torch.equal(block(X), expected)
+
+
+def test_a_network_of_another_kind_can_be_trained(monkeypatch, tmp_path):
+    monkeypatch.setenv('D2LSSD_HOME', str(tmp_path))
+    net = d2lssd.TinySSD(1)
+    net.blk_0 = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 8, 8),
+                                    torch.nn.ReLU())
+    d2lssd.train('source', net, num_epochs=1, num_pictures=2, batch_size=2,
+                 progress=False, device=torch.device('cpu'))
+
+
 PEAK = """
 import contextlib, sys, torch, d2lssd
 from pathlib import Path
@@ -142,6 +187,12 @@ def test_training_that_spares_memory_needs_less_of_it(tmp_path):
             ('0', 'spared'), ('inf', 'spared'), ('inf', 'whole blocks')))
     assert most - kept > 200_000
     assert kept - least > 100_000
+
+
+def test_to_spare_memory_draws_no_random_number(learner):
+    state = torch.get_rng_state()
+    with sparing(*learner[0].blk_0):
+        assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize('fault', [None, KeyboardInterrupt])
