@@ -87,8 +87,8 @@ def balanced_loss(cls_preds, cls_labels, bbox_preds, bbox_labels, bbox_masks,
         hard = ce.detach().masked_fill(matched, -1).flatten()
         rank = hard.argsort(descending=True).argsort().reshape(ce.shape)
         cls = ce * (matched | (rank < negative_ratio * num_matched))
-    else:  # probabilities of exactly 0 or 1 have no finite gradient
-        cls = focal_loss(gamma, torch.exp(-ce).clamp(1e-30, 1 - 1e-7))
+    else:  # `focal_loss` of exp(-ce), finite where that is 0 or 1
+        cls = ce * (1 - torch.exp(-ce)).clamp(min=1e-7)**gamma
     miss = (bbox_preds - bbox_labels) * bbox_masks
     miss = miss.abs() if sigma is None else smooth_l1(miss, sigma)
     if weights is not None:

@@ -236,6 +236,8 @@ def test_certain_anchors_right_or_wrong_have_a_finite_gradient(gamma, sure):
     loss.backward()
     assert loss.isfinite()
     assert cls_preds.grad.isfinite().all()
+    # The second anchor is wrong, and the surer it is the more it must learn.
+    torch.testing.assert_close(cls_preds.grad[0, 1], torch.tensor([-1., 1.]))
 
 
 @pytest.mark.parametrize('ties', [False, True])
