@@ -210,6 +210,13 @@ def masked_in_place(data, scalar):
     return torch.where(small, data, result)
 
 
+def overwritten_smooth_l1(data, scalar):
+    far = data.abs()
+    near = far**2
+    far -= 0.5 / scalar**2
+    return torch.where(data.abs() < 1 / scalar**2, scalar**2 * near / 2, far)
+
+
 def cpu_smooth_l1(data, scalar):
     edge = torch.tensor([1 / scalar**2], dtype=data.dtype)
     return torch.where(data.abs() < edge, (scalar * data)**2 / 2,
@@ -511,6 +518,7 @@ WRONG = {
         (masked_in_place, 'changes its input `data` in place'),
         (cpu_smooth_l1, 'shape'),
         (nan_smooth_l1, 'wrong gradient'),
+        (overwritten_smooth_l1, 'Do not change a tensor in place'),
         (lambda x, s: right_smooth_l1(x.float(), s),
          'float32, expected float64'),
         (lambda x, s: right_smooth_l1(x.detach(), s),
@@ -830,6 +838,13 @@ def test_an_endless_loop_is_stopped(name, monkeypatch):
     said = missed(name, endless)
     assert 'did not come back within 0.2 seconds' in said
     assert 'loop that never ends' in said
+
+
+def test_a_loop_that_is_endless_only_with_a_gradient_is_stopped(monkeypatch):
+    monkeypatch.setattr(core, 'SECONDS', 0.5)
+    said = missed('smooth_l1', lambda x, s: (
+        endless() if x.requires_grad else right_smooth_l1(x, s)))
+    assert 'did not come back within 0.5 seconds' in said
 
 
 def test_the_thread_of_an_endless_loop_ends(monkeypatch):

@@ -254,13 +254,7 @@ class Code(Check):
     def _run(self, clock, function, args, change=True):
         """The outcome of the answer; a `Miss` if it never comes."""
         given = copy.deepcopy(args)
-        try:
-            came = outcome_of(clock.run, (self._view(function), *given))
-        except TimeoutError:
-            self.miss(f'{self.name} did not come back within {SECONDS} '
-                      f'seconds on {self._said(args)}.',
-                      'Is there a loop that never ends? Check the condition '
-                      'of each `while`, and that its variables change.')
+        came = self._in_time(clock, self._view(function), given)
         if isinstance(came, Raised) and isinstance(came.error, Miss):
             self.miss(f'{self.name} misses on {self._said(args)}.',
                       str(came.error))
@@ -275,6 +269,15 @@ class Code(Check):
                     f'`{name}.clone()`.')
         return came
 
+    def _in_time(self, clock, function, args):
+        try:
+            return outcome_of(clock.run, (function, *args))
+        except TimeoutError:
+            self.miss(f'{self.name} did not come back within {SECONDS} '
+                      f'seconds on {self._said(args)}.',
+                      'Is there a loop that never ends? Check the condition '
+                      'of each `while`, and that its variables change.')
+
     def _gradient(self, clock, function, args):
         args = list(args)
         for i in self.gradient:
@@ -283,7 +286,7 @@ class Code(Check):
         said = self._said(args)
         with torch.enable_grad():
             right = self.right(*args)
-        came = outcome_of(clock.run, (function, *args))
+        came = self._in_time(clock, function, args)
         if not right.numel():
             return
         if isinstance(came, Raised) or not came.requires_grad:
@@ -296,12 +299,21 @@ class Code(Check):
                 '`no_grad` all cut the graph, and a leaf of it cannot be '
                 'written to.')
         weights = torch.linspace(0.5, 1.5, right.numel()).to(right)
-        pair = []
-        for value in came, right:
+
+        def gradient(value):
             with torch.enable_grad():
                 total = (value * weights.reshape(value.shape)).sum()
-            pair.append(torch.autograd.grad(total, leaves, allow_unused=True))
-        for i, mine, other in zip(self.gradient, *pair):
+            return torch.autograd.grad(total, leaves, allow_unused=True)
+
+        try:
+            grads = gradient(came)
+        except RuntimeError as error:
+            self.miss(f'{self.name} gives the right numbers, but its gradient '
+                      f'cannot be computed, on {said}.',
+                      str(error).partition(';')[0],
+                      'Do not change a tensor in place (`+=`, `x[i] = …`, '
+                      '`clamp_`) once something was computed from it.')
+        for i, mine, other in zip(self.gradient, grads, gradient(right)):
             mine = torch.zeros_like(other) if mine is None else mine
             if difference := compare(mine, other):
                 nan = ('A branch that is not taken still gives nan where its '
