@@ -39,7 +39,8 @@ def multibox_prior(data, sizes, ratios):
     shapes = ([(s, ratios[0]) for s in sizes]
               + [(sizes[0], r) for r in ratios[1:]])
     half = torch.tensor([(s * r**0.5 * h / w / 2, s / r**0.5 / 2)
-                         for s, r in shapes], device=data.device)  # (a, 2)
+                         for s, r in shapes])  # (a, 2)
+    half = half.to(data.device, non_blocking=True)
     x = (torch.arange(w, device=data.device) + 0.5) / w
     y = (torch.arange(h, device=data.device) + 0.5) / h
     center = torch.cartesian_prod(y, x).flip(1)[:, None]  # (h·w, 1, 2)
@@ -58,7 +59,7 @@ def match_anchors(anchors, labels, iou_threshold=0.5):
     Args:
         anchors: float tensor ``(A, 4)``, corner format.
         labels: float tensor ``(B, m, 5)``, rows ``(class, box)``; class -1
-            pads and matches nothing.
+            pads and matches nothing. m may be 0.
         iou_threshold: the least IoU at which a left-over anchor is matched.
 
     Returns:
@@ -68,6 +69,8 @@ def match_anchors(anchors, labels, iou_threshold=0.5):
     Source: SSD, section 2.2, "Matching strategy".
     """
     B, m, A = *labels.shape[:2], len(anchors)
+    if m == 0:
+        return torch.full((B, A), -1, device=labels.device)
     boxes = labels[..., 1:].masked_fill(labels[..., :1] < 0, 0)
     columns = columns_of(anchors)
     match, best, place = _best_pairs(boxes, columns, iou_threshold)
@@ -99,7 +102,7 @@ def _best_pairs(boxes, columns, iou_threshold):
 
     On a processor a few images at a time, so that their pairs stay in its
     cache, and without a look at pairs that do not overlap enough; to ask which
-    those are would make the training loop wait for a GPU.
+    those are would make a training loop wait for a GPU once more.
     """
     B, m, A = *boxes.shape[:2], columns.shape[1]
     on_cpu = boxes.device.type == 'cpu'
@@ -167,7 +170,7 @@ def multibox_target(anchors, labels):
         class_labels = torch.where(matched[..., 0], rows[..., 0].long() + 1, 0)
         bbox_offset = torch.where(
             matched, offset_boxes(anchors, rows[..., 1:]), 0)
-        bbox_mask = matched.expand(-1, -1, 4).float()
+        bbox_mask = matched.expand(-1, -1, 4).to(anchors.dtype)
     return bbox_offset.flatten(1), bbox_mask.flatten(1), class_labels
 
 
@@ -186,13 +189,11 @@ def object_weights(anchors, labels, power):
         Float tensor ``(B, A)``: 1 on the average of matched anchors, and 1 for
         background.
     """
-    if labels.shape[1] == 0:
-        return torch.ones(len(labels), anchors.shape[1], device=labels.device)
     match = match_anchors(anchors[0], labels)  # (B, A)
     matched = match >= 0
     same = F.one_hot(match + 1, labels.shape[1] + 1).sum(1)  # (B, m + 1)
     weights = same.gather(1, match + 1).float() ** -power
-    scale = weights[matched].mean() if matched.any() else 1
+    scale = (weights * matched).sum() / matched.sum()
     return torch.where(matched, weights / scale, 1)
 
 

@@ -19,7 +19,7 @@ def cls_eval(cls_preds, cls_labels):
     Returns:
         int, from 0 to B·A.
     """
-    return (cls_preds.argmax(dim=-1) == cls_labels).sum().item()
+    return count_right(cls_preds, cls_labels).item()
 
 
 def bbox_eval(bbox_preds, bbox_labels, bbox_masks):
@@ -31,7 +31,17 @@ def bbox_eval(bbox_preds, bbox_labels, bbox_masks):
     Returns:
         float ≥ 0, in offset units.
     """
-    return torch.abs((bbox_labels - bbox_preds) * bbox_masks).sum().item()
+    return sum_errors(bbox_preds, bbox_labels, bbox_masks).item()
+
+
+def count_right(cls_preds, cls_labels):
+    """`cls_eval` as a tensor ``()``, without waiting for a GPU."""
+    return (cls_preds.argmax(dim=-1) == cls_labels).sum()
+
+
+def sum_errors(bbox_preds, bbox_labels, bbox_masks):
+    """`bbox_eval` as a tensor ``()``, without waiting for a GPU."""
+    return torch.abs((bbox_labels - bbox_preds) * bbox_masks).sum()
 
 
 def finds_nothing(anchors, labels):
@@ -71,7 +81,7 @@ def match_detections(found, true, iou_threshold=0.5):
     Source: the COCO detection challenge.
     """
     iou = iou_by_class(found, true)
-    match = torch.full((len(found),), -1)
+    match = torch.full((len(found),), -1, device=found.device)
     for i in range(len(found) if len(true) else 0):
         best = iou[i].argmax()
         if iou[i, best] >= iou_threshold:
@@ -132,7 +142,8 @@ def mistakes(found, true, threshold=0.5, iou_threshold=0.5):
     wrong, placed = match < 0, iou >= iou_threshold
     badly = wrong & (iou >= 0.1) & ~placed
     seen = torch.cat([match, nearest[badly]])
-    return {'missed': true[~torch.isin(torch.arange(len(true)), seen)],
+    place = torch.arange(len(true), device=seen.device)
+    return {'missed': true[~torch.isin(place, seen)],
             'doubled': found[wrong & placed],
             'badly placed': found[badly],
             'false alarm': found[wrong & (iou < 0.1)]}
@@ -161,7 +172,7 @@ def precision_recall_curve(detections, labels, iou_threshold=0.5):
         found = found[found[:, 1].argsort(descending=True, stable=True)]
         found = found[:MOST]
         right = match_detections(found, true, iou_threshold) >= 0
-        rows.append(torch.stack([found[:, 1], right], 1))
+        rows.append(torch.stack([found[:, 1], right], 1).cpu())
     score, right = torch.cat(rows).double().T
     order = score.argsort(descending=True, stable=True)
     right = right[order].cumsum(0)

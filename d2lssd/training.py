@@ -27,7 +27,7 @@ from d2lssd.data.files import checksum, load_state, save_state
 from d2lssd.evaluation import evaluate
 from d2lssd.losses import balanced_loss, calc_loss
 from d2lssd.memory import keep_memory, sparing
-from d2lssd.metrics import bbox_eval, cls_eval
+from d2lssd.metrics import count_right, sum_errors
 from d2lssd.model import TinySSD, check_sizes, sizes
 
 
@@ -291,7 +291,8 @@ def flip(X, Y):
     """
     X, Y = X.clone(), Y.clone()
     real = Y[..., :1] >= 0
-    mirror, turn = distributed.rand(2, len(X)).to(X.device) < 0.5
+    mirror, turn = (chosen.nonzero()[:, 0].to(X.device, non_blocking=True)
+                    for chosen in distributed.rand(2, len(X)) < 0.5)
     X[mirror] = X[mirror].flip(3)
     x1, y1, x2, y2 = Y[mirror, :, 1:].unbind(-1)
     Y[mirror, :, 1:] = torch.stack([1 - x2, y1, 1 - x1, y2], -1)
@@ -345,7 +346,7 @@ def batches(recipe, start=0, source='drawn', seed=0, pictures=None):
     for epoch in epochs:
         turn, part = divmod(epoch * whole, len(images))
         rng = torch.Generator().manual_seed(1000 * seed + turn)
-        order = torch.randperm(len(images), generator=rng)
+        order = torch.randperm(len(images), generator=rng).to(images.device)
         own = map(distributed.part, order[part:part + whole].split(size))
         yield ((images[index].float(), labels[index]) for index in own)
 
@@ -373,6 +374,15 @@ def _options(recipe, source):
         return {}
     style = AGAIN.get(recipe.pictures) or FRESH[recipe.pictures][-1]
     return {'style': style, 'num_bananas': recipe.num_bananas}
+
+
+def _on_card(pictures, device):
+    """Pictures and labels, where a GPU need not fetch them in every epoch, if
+    they fill no more than half of what it has left."""
+    if device.type != 'cuda' or (2 * sum(part.nbytes for part in pictures)
+                                 > torch.cuda.mem_get_info(device)[0]):
+        return pictures
+    return [part.to(device) for part in pictures]
 
 
 def num_steps(recipe, pictures=None):
@@ -429,6 +439,7 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
         pictures = read_pictures(recipe, source, progress)
     distributed.check_share(recipe.batch_size, _whole(
         recipe, pictures[0]) if pictures else recipe.batch_size)
+    pictures = pictures and _on_card(pictures, device)
     classes = classes_in(source)
     torch.manual_seed(seed)
     net = adapt(net or TinySSD(len(classes)), classes)
@@ -450,7 +461,7 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
         generator=torch.Generator())
     # Before the first three feature maps are pooled they are the largest.
     with (bar, distributed.naming_the_lost(checkpoint),
-          sparing(*net.blk_0 if spare else ())):
+          sparing(*net.blk_0.children() if spare else ())):
         try:
             if checkpoint and distributed.rank() == 0:
                 run.save(checkpoint)  # no room, no rights: say so at once
@@ -503,6 +514,15 @@ def find_recipe(recipe, **changes):
     return recipe
 
 
+def look_after(device):
+    """Steps after which losses are looked at.
+
+    To look waits for all that a GPU has to do, and meanwhile nothing new is
+    sent to it.
+    """
+    return 1 if device.type == 'cpu' else 20
+
+
 class _Run:
     """All that changes while a network learns."""
 
@@ -518,7 +538,8 @@ class _Run:
             net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
         total = recipe.num_epochs * steps
         self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, recipe.lr, total_steps=total + 1
+            self.optimizer, recipe.lr, total_steps=total + 1,
+            cycle_momentum=recipe.optimizer != 'sgd'  # it has none
         ) if recipe.schedule == 'one-cycle' else None
         self.mean = AveragedModel(
             net, multi_avg_fn=get_ema_multi_avg_fn(recipe.average),
@@ -527,29 +548,46 @@ class _Run:
 
     def one_epoch(self, epoch, device, bar):
         """Go once through the minibatches of an epoch."""
-        metric, timer, total = Accumulator(4), Timer(), []
+        timer, rows, unseen, anchors = Timer(), [], [], 0
         self.net.train()
+
+        def look():
+            for row in torch.stack(unseen).tolist() if unseen else []:
+                rows.append(row)
+                if not math.isfinite(row[0]):
+                    raise FloatingPointError(
+                        f'the loss became {row[0]} in epoch '
+                        f'{len(self.history) + 1}, minibatch {len(rows)}: try '
+                        f'a lower lr than {self.recipe.lr}')
+            unseen.clear()
+            bar.set_postfix(loss=f'{rows[-1][0]:.3f}', refresh=False)
+
         for X, Y in epoch:
             X = enlarge(X, self.recipe.side)
-            X = X.to(device, memory_format=torch.channels_last)
-            Y = Y.to(device)
+            X = X.to(device, memory_format=torch.channels_last,
+                     non_blocking=True)
+            Y = Y.to(device, non_blocking=True)
             if self.recipe.flips:
                 X, Y = flip(X, Y)
-            total.append(self.step(X, Y, metric))
-            if not math.isfinite(total[-1]):
-                raise FloatingPointError(
-                    f'the loss became {total[-1]} in epoch '
-                    f'{len(self.history) + 1}, minibatch {len(total)}: try a '
-                    f'lower lr than {self.recipe.lr}')
-            bar.set_postfix(loss=f'{total[-1]:.3f}', refresh=False)
+            facts, count = self.step(X, Y)
+            unseen.append(facts)
+            anchors += count
+            if len(unseen) == look_after(device):
+                look()
             bar.update()
+        look()
+        loss, right, error = map(sum, zip(*rows))
         self.history.append({
-            'loss': sum(total) / len(total),
-            'class error': 1 - metric[0] / metric[1],
-            'bbox mae': metric[2] / metric[3], 'seconds': timer.stop()})
+            'loss': loss / len(rows), 'class error': 1 - right / anchors,
+            'bbox mae': error / (4 * anchors), 'seconds': timer.stop()})
 
-    def step(self, X, Y, metric):
-        """Learn from one minibatch; return its loss."""
+    def step(self, X, Y):
+        """Learn from one minibatch.
+
+        Returns:
+            Float tensor of its loss, its anchors whose class was right and
+            the sum of its offsets' errors; and how many anchors it has.
+        """
         recipe = self.recipe
         with autocast(X.device, recipe.bfloat16):
             anchors, cls_preds, bbox_preds = self.learner(X)
@@ -574,10 +612,10 @@ class _Run:
         if self.mean:
             self.mean.update_parameters(self.net)
         with torch.no_grad():
-            metric.add(cls_eval(cls_preds, cls_labels), cls_labels.numel(),
-                       bbox_eval(bbox_preds, bbox_labels, bbox_masks),
-                       bbox_labels.numel())
-        return loss.item()
+            facts = torch.stack([
+                loss, count_right(cls_preds, cls_labels).float(),
+                sum_errors(bbox_preds, bbox_labels, bbox_masks).float()])
+        return facts, cls_labels.numel()
 
     def stopped(self, checkpoint):
         """Someone pressed stop: say what becomes of the work."""

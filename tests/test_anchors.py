@@ -399,6 +399,11 @@ def test_labels_of_another_shape_are_refused_with_their_shape(shape):
     assert str(shape) in str(error.value)
 
 
+def test_images_with_no_row_of_labels_match_nothing():
+    match = d2lssd.match_anchors(torch.rand(5, 4), torch.zeros(2, 0, 5))
+    assert torch.equal(match, torch.full((2, 5), -1))
+
+
 def test_padding_of_any_content_and_boxes_up_to_the_edge_are_good_labels():
     d2lssd.check_labels(torch.tensor(
         [[[0, 0, 0, 1, 1], [-1] * 5], [[-1, 0.9, 0.9, 0.1, 0.1],

@@ -323,6 +323,27 @@ def test_a_loss_that_is_no_number_stops_with_the_minibatch_named():
         run(lr=1e30, num_epochs=3)
 
 
+def test_losses_looked_at_now_and_then_are_the_same(monkeypatch, one_thread):
+    # As on a GPU, which must not be waited for in every step.
+    assert training.look_after(torch.device('cpu')) == 1
+    assert training.look_after(torch.device('cuda')) > 1
+    net, history = run(batch_size=1)
+    monkeypatch.setattr(training, 'look_after', lambda device: 4)
+    other, again = run(batch_size=1)
+    assert torch.equal(weights(net), weights(other))
+    for row in (*history, *again):
+        del row['seconds']
+    assert history == again
+    with pytest.raises(FloatingPointError, match='epoch 1, minibatch [23]:'):
+        run(lr=1e30, batch_size=1)
+
+
+def test_plain_descent_gets_no_momentum_from_its_schedule():
+    recipe = find_recipe('source', schedule='one-cycle')
+    made = training._Run(recipe, d2lssd.TinySSD(1), 0, 5, 'drawn')
+    assert made.optimizer.param_groups[0]['momentum'] == 0
+
+
 def test_fresh_pictures_are_never_seen_twice_and_go_on_where_they_were():
     recipe = find_recipe('balanced', num_epochs=2, batch_size=6, num_bananas=1)
     seen = [X for epoch in batches(recipe) for X, _ in epoch]
