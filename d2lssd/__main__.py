@@ -21,7 +21,7 @@ def main(argv=None):
     try:
         return args.run(args) or 0
     except KeyboardInterrupt as stop:
-        print(f'd2lssd: {stop or "stopped"}', file=sys.stderr)
+        print(f'd2lssd: {str(stop) or "stopped"}', file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -110,7 +110,9 @@ def adapt(net, classes):
         with torch.no_grad():
             layer.weight.copy_(_rearranged(old.weight, known, classes, 0))
             layer.bias.copy_(_rearranged(old.bias, known, classes, lower))
-        setattr(new, f'cls_{i}', layer.to(old.weight.device))
+        layer.weight.requires_grad_(old.weight.requires_grad)
+        layer.bias.requires_grad_(old.bias.requires_grad)
+        setattr(new, f'cls_{i}', layer.to(old.weight).train(old.training))
     return new
 
 

@@ -79,7 +79,7 @@ def vote_boxes(rows, iou_threshold=0.5, least=0.01):
     Source: Gidaris and Komodakis 2015, section 5, with other weights.
     """
     kept = rows[rows[:, 0] >= 0]
-    voters = rows[rows[:, 1] >= least]
+    voters = rows[(rows[:, 1] >= least) & rows.isfinite().all(1)]
     columns, others = columns_of(kept[:, 2:]), columns_of(voters[:, 2:])
     one = torch.ones_like(voters[:, :1])
     weighted = voters[:, 1:2]**2 * torch.cat([voters[:, 2:], one], 1)

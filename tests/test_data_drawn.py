@@ -214,6 +214,16 @@ def test_when_workers_fail_one_process_goes_on(sketches, monkeypatch, error,
     assert len(jobs) == (1 if when == 'at once' else 3)
 
 
+def test_a_worker_that_fails_without_a_word_is_named_by_its_kind(
+        sketches, monkeypatch):
+    def send(*arguments):
+        raise BrokenExecutor
+    monkeypatch.setattr(drawn, '_send', send)
+    monkeypatch.setattr(drawn, 'num_workers', lambda: 2)
+    with pytest.warns(UserWarning, match='slowly: BrokenExecutor'):
+        drawn_bananas('train', 60, progress=False)
+
+
 def test_what_nobody_waits_for_any_more_is_not_drawn(sketches, monkeypatch):
     jobs = []
 

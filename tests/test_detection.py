@@ -400,6 +400,14 @@ def test_without_rivals_voting_changes_nothing():
     assert torch.equal(d2lssd.vote_boxes(rows), rows[:1])
 
 
+def test_a_voter_that_is_nowhere_has_no_vote():
+    rows = torch.tensor([[0, 0.9, 0.1, 0.1, 0.5, 0.5],
+                         [-1, 0.8, 0.1, 0.1, 0.5, 0.6],
+                         [-1, 0.7, 0.1, 0.1, float('inf'), 0.5],
+                         [-1, 0.6, float('nan'), 0.1, 0.5, 0.5]])
+    assert torch.equal(d2lssd.vote_boxes(rows), d2lssd.vote_boxes(rows[:2]))
+
+
 def test_voting_comes_nearer_to_the_object_than_the_best_of_many():
     generator = torch.Generator().manual_seed(0)
     true = torch.tensor([0.2, 0.3, 0.5, 0.7])

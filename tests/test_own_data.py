@@ -70,6 +70,15 @@ def test_a_class_that_is_known_by_name_keeps_its_own_score(X):
     torch.testing.assert_close(after[..., 2], before[..., 1:].mean(-1))
 
 
+def test_an_adapted_network_is_in_the_state_of_the_old_one():
+    old = d2lssd.TinySSD(1).double().eval().requires_grad_(False)
+    new = d2lssd.adapt(old, ['fig', 'pear'])
+    assert not any(layer.training for layer in new.modules())
+    assert {(p.dtype, p.requires_grad) for p in new.parameters()} == {
+        (torch.float64, False)}
+    assert d2lssd.adapt(d2lssd.TinySSD(1), ['fig', 'pear']).cls_0.training
+
+
 def test_the_boxes_of_an_adapted_network_are_the_old_ones(X):
     old = d2lssd.load_pretrained()
     with d2lssd.evaluating(old):

@@ -164,8 +164,9 @@ def draw_chunks(indices, recipe, share=1):
                         done[sent[job]] = job.result()
                         del sent[job]
                 except (OSError, ImportError, BrokenExecutor) as error:
+                    why = str(error) or type(error).__name__
                     warnings.warn('drawing goes on in one process, more '
-                                  f'slowly: {str(error).splitlines()[0]}',
+                                  f'slowly: {why.splitlines()[0]}',
                                   stacklevel=2)
                     todo.extendleft(sorted(sent.values(), reverse=True))
                     sent, workers = {}, 0
