@@ -102,7 +102,10 @@ def check_python():
              f'sudo apt install python{dotted(sys.version_info)}-venv')
 
 
-def check_room():
+def check_room(new):
+    # PyTorch, once it is there, is hardly ever fetched again.
+    if not new and any(VENV.glob('[Ll]ib/**/site-packages/torch')):
+        return
     # PyTorch for Linux brings the CUDA libraries along, unless it is asked for
     # from an index that has it without.
     large = (sys.platform == 'linux' and platform.machine() == 'x86_64'
@@ -181,8 +184,9 @@ def pip(*arguments, progress):
 
 
 def make(version):
-    check_room()
-    if venv_version() != version:
+    new = venv_version() != version
+    check_room(new)
+    if new:
         print(f'Making .venv with Python {dotted(version)}', flush=True)
         subprocess.run([sys.executable, '-m', 'venv', '--clear', str(VENV)],
                        check=True)
