@@ -1,9 +1,11 @@
 """The commands: python -m d2lssd train, evaluate, predict, data, export."""
 import argparse
 import contextlib
+import glob
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 
 from d2lssd.data.files import one_line
@@ -19,7 +21,9 @@ def main(argv=None):
     parser = build_parser()
     args = parser.parse_args(argv)
     try:
-        return args.run(args) or 0
+        with warnings.catch_warnings():
+            warnings.showwarning = one_warning()
+            return args.run(args) or 0
     except KeyboardInterrupt as stop:
         print(f'd2lssd: {str(stop) or "stopped"}', file=sys.stderr)
         return 130
@@ -30,6 +34,17 @@ def main(argv=None):
             ModuleNotFoundError) as error:
         print(f'd2lssd: {describe(error)}', file=sys.stderr)
         return 2
+
+
+def one_warning():
+    """A way to show warnings: a line each, and none twice."""
+    shown = set()
+
+    def show(message, *place, **more):
+        if str(message) not in shown:
+            shown.add(str(message))
+            print(f'd2lssd: {one_line(message)}', file=sys.stderr)
+    return show
 
 
 def describe(error):
@@ -58,7 +73,8 @@ def build_parser():
     sub = command('predict', run_predict, 'Find bananas on pictures, or what '
                   'the weights were trained to find.')
     sub.add_argument('images', nargs='+', metavar='IMAGE',
-                     help='a picture, of any size and format')
+                     help="a picture, of any size and format; a folder of "
+                     "them; or a pattern, such as 'photos/*.jpg'")
     sub.add_argument('--threshold', type=probability, default=0.5,
                      help='least score of a detection (default: 0.5)')
     add_weights(sub)
@@ -119,7 +135,8 @@ def build_parser():
     add_source(sub)
     sub.add_argument('--count', type=whole, metavar='N',
                      help='drawn pictures an exam (default: 500); of other '
-                     'sources, all are taken')
+                     'sources, all validation pictures are taken: those in '
+                     'val, or a fifth of a folder that is not divided')
     sub.add_argument('--tiles', action='store_true', help='look at enlarged '
                      'parts of each picture, too, as `predict` does')
     sub.add_argument('--no-voting', dest='voting', action='store_false',
@@ -211,8 +228,9 @@ def run_predict(args):
     from d2lssd.prediction import detect, save_picture
     keep_memory()
     net, status = find_net(args.weights), 0
+    images = [image for name in args.images for image in pictures_of(name)]
     word = 'banana' if classes_of(net) == BANANA_CLASSES else 'object'
-    for i, image in enumerate(args.images):
+    for i, image in enumerate(images):
         try:
             picture = open_image(image)
             found = detect(picture, net, args.threshold, tiles=args.tiles,
@@ -229,7 +247,7 @@ def run_predict(args):
             sys.stdout.flush()
             if args.save:
                 out = Path(args.save)
-                if len(args.images) > 1:
+                if len(images) > 1:
                     out = out.with_stem(f'{out.stem}-{i + 1}')
                 save_picture(picture, found, out)
         except BrokenPipeError:  # nobody reads on
@@ -238,6 +256,19 @@ def run_predict(args):
             print(f'd2lssd: {describe(error)}', file=sys.stderr)
             status = 2
     return status
+
+
+def pictures_of(name):
+    """The pictures that a name stands for: a folder's, or those that fit a
+    pattern, which not every terminal puts in its place; else itself."""
+    from PIL import Image
+    if os.path.isdir(name):
+        kinds = Image.registered_extensions()
+        found = [str(path) for path in Path(name).iterdir()
+                 if kinds.get(path.suffix.lower()) in Image.OPEN]
+    else:
+        found = [] if os.path.exists(name) else glob.glob(name)
+    return sorted(found) or [name]
 
 
 def is_folder(source):
@@ -254,6 +285,7 @@ def run_train(args):
     from d2lssd.evaluation import set_operating_point
     from d2lssd.prediction import (
         load_weights,
+        refuse_stranger,
         save_weights,
         trained_weights,
         weights_path,
@@ -283,6 +315,7 @@ def run_train(args):
                                 out.with_suffix('.json').resolve()):
         raise ValueError(f'--checkpoint {checkpoint}: the results go there; '
                          'give it another name')
+    refuse_stranger(out.with_suffix('.json'))
     # What is measured at the end is read now: a fault in it costs no training.
     pictures = BananasDataset(False, args.source) if own else None
     net, history = train(recipe, net, args.source, args.seed,
@@ -308,8 +341,7 @@ def run_train(args):
             card['exams with tiles'] = measure(  # ten looks a picture
                 written, args.source, 200, tiles=True)
         save_weights(net, out, card)
-    if own and not args.checkpoint:
-        # Next time the folder may hold other pictures.
+    if not args.checkpoint:  # the next run is another one
         checkpoint.unlink(missing_ok=True)
     if args.json:
         print(json.dumps(card))
@@ -389,6 +421,9 @@ def print_results(results):
 def run_export(args):
     """Export, and say how near the file comes to PyTorch."""
     from d2lssd.export import export_onnx
+    if Path(args.output).resolve() == Path(args.weights).resolve():
+        raise ValueError(f'--output {args.output}: the weights lie there; '
+                         'give it another name')
     facts = export_onnx(find_net(args.weights), args.output)
     if args.json:
         print(json.dumps({'file': args.output, **facts}))
@@ -462,31 +497,33 @@ def run_check(args):
         raise ValueError(f'--source {args.source}: check looks at '
                          f'{args.folder} alone; leave --source out')
     survey = survey_folder(args.folder, progress=True)
+    problems = survey.problems + survey.gaps
     facts = {'folder': args.folder, **count_folder(survey)}
     if args.json:
-        problems = [{'file': each.file, 'line': each.line or None,
-                     'path': each.path or None, 'text': each.text}
-                    for each in survey.problems]
-        print(json.dumps({**facts, 'notes': survey.notes,
-                          'problems': problems}))
+        print(json.dumps({**facts, 'notes': survey.notes, 'problems': [
+            {'file': each.file, 'line': each.line or None,
+             'path': each.path or None, 'text': each.text}
+            for each in problems]}))
     else:
-        for problem in survey.problems:
+        for problem in problems:
             print(one_line(problem))
         for note in survey.notes:
             print(f'note: {one_line(note)}')
-        print_folder(facts, len(survey.problems))
+        print_folder(facts, len(problems))
     if args.sheet:
         save_labelled(survey, args.sheet)
-    return 2 if survey.problems else 0
+    return 2 if problems else 0
 
 
 def count_folder(survey):
-    """Numbers of pictures, boxes and classes; sizes in pixels, each (width,
-    height), or None if there are none."""
+    """Numbers of pictures, boxes and classes, in all and by the split that
+    training has them in; sizes in pixels, each (width, height), or None if
+    there are none."""
+    from collections import Counter
+
     import numpy as np
     boxes = np.concatenate([np.empty((0, 4)), *(
         each.boxes for each in survey.pictures)])
-    classes = [number for each in survey.pictures for number in each.classes]
     with np.errstate(invalid='ignore'):  # an infinite box was complained of
         sides = boxes[:, 2:] - boxes[:, :2]
     sides = sides[(sides > 0).all(1) & np.isfinite(sides).all(1)]
@@ -494,11 +531,16 @@ def count_folder(survey):
              'box': sides}
     facts = {'pictures': len(survey.pictures), 'boxes': len(boxes),
              'empty': sum(not each.classes for each in survey.pictures),
-             'classes': {name: classes.count(i)
-                         for i, name in enumerate(survey.classes)}}
-    splits = [each.split for each in survey.pictures]
-    facts['splits'] = {name: splits.count(name) for name in ('train', 'val')
-                       if name in splits}
+             'splits': {}, 'split_classes': {}}
+    for split in 'train', 'val':
+        some = [each for each in survey.pictures if each.split == split]
+        count = Counter(number for each in some for number in each.classes)
+        facts['splits'][split] = len(some)
+        facts['split_classes'][split] = {
+            name: count[i] for i, name in enumerate(survey.classes)}
+    facts['classes'] = {
+        name: sum(count[name] for count in facts['split_classes'].values())
+        for name in survey.classes}
     for name, values in sizes.items():
         facts[f'{name}_sizes'] = None if not len(values) else {
             word: [round(v, 1) for v in np.quantile(values, q, axis=0)
@@ -513,7 +555,7 @@ def print_folder(facts, count):
           f'{several(facts["pictures"], "picture")}, '
           f'{facts["empty"] or "none"} without a box; '
           f'{several(facts["boxes"], "box")}')
-    if facts['splits']:
+    if facts['pictures']:
         print('splits: ' + ', '.join(
             f'{name} {n}' for name, n in facts['splits'].items()))
     for name in 'picture', 'box':
@@ -524,7 +566,10 @@ def print_folder(facts, count):
                 for word, size in sizes.items()) + ' pixels')
     if facts['boxes']:
         print('classes: ' + ', '.join(
-            f'{one_line(name)} {n}' for name, n in facts['classes'].items()))
+            f'{one_line(name)} {n} (' + ', '.join(
+                f'{split} {count[name]}'
+                for split, count in facts['split_classes'].items()) + ')'
+            for name, n in facts['classes'].items()))
     print(several(count, 'problem'))
 
 

@@ -39,8 +39,7 @@ def multibox_prior(data, sizes, ratios):
     shapes = ([(s, ratios[0]) for s in sizes]
               + [(sizes[0], r) for r in ratios[1:]])
     half = torch.tensor([(s * r**0.5 * h / w / 2, s / r**0.5 / 2)
-                         for s, r in shapes])  # (a, 2)
-    half = half.to(data.device, non_blocking=True)
+                         for s, r in shapes], device=data.device)  # (a, 2)
     x = (torch.arange(w, device=data.device) + 0.5) / w
     y = (torch.arange(h, device=data.device) + 0.5) / h
     center = torch.cartesian_prod(y, x).flip(1)[:, None]  # (h·w, 1, 2)

@@ -1,6 +1,7 @@
 """The classes that a network finds: their names, and how to change them."""
 import copy
 import math
+import warnings
 
 import torch
 
@@ -72,6 +73,12 @@ def check_classes(net, source):
             f'{source}: labels {", ".join(map(short, strange))}, and these '
             f'weights find {", ".join(map(short, known))}; take weights that '
             'were trained on such pictures')
+    if numbers := [name for name in classes_in(source) if name not in known]:
+        warnings.warn(f'{source}: ' + ', '.join(
+            f'class {short(name)} is taken for '
+            f'{short(known[class_number(name, known)])}'
+            for name in numbers[:5]) + ', …' * (len(numbers) > 5),
+            stacklevel=2)
     return known
 
 

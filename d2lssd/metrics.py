@@ -19,7 +19,7 @@ def cls_eval(cls_preds, cls_labels):
     Returns:
         int, from 0 to B·A.
     """
-    return count_right(cls_preds, cls_labels).item()
+    return (cls_preds.argmax(dim=-1) == cls_labels).sum().item()
 
 
 def bbox_eval(bbox_preds, bbox_labels, bbox_masks):
@@ -31,17 +31,7 @@ def bbox_eval(bbox_preds, bbox_labels, bbox_masks):
     Returns:
         float ≥ 0, in offset units.
     """
-    return sum_errors(bbox_preds, bbox_labels, bbox_masks).item()
-
-
-def count_right(cls_preds, cls_labels):
-    """`cls_eval` as a tensor ``()``, without waiting for a GPU."""
-    return (cls_preds.argmax(dim=-1) == cls_labels).sum()
-
-
-def sum_errors(bbox_preds, bbox_labels, bbox_masks):
-    """`bbox_eval` as a tensor ``()``, without waiting for a GPU."""
-    return torch.abs((bbox_labels - bbox_preds) * bbox_masks).sum()
+    return torch.abs((bbox_labels - bbox_preds) * bbox_masks).sum().item()
 
 
 def finds_nothing(anchors, labels):
@@ -81,7 +71,7 @@ def match_detections(found, true, iou_threshold=0.5):
     Source: the COCO detection challenge.
     """
     iou = iou_by_class(found, true)
-    match = torch.full((len(found),), -1, device=found.device)
+    match = torch.full((len(found),), -1)
     for i in range(len(found) if len(true) else 0):
         best = iou[i].argmax()
         if iou[i, best] >= iou_threshold:
@@ -134,16 +124,15 @@ def mistakes(found, true, threshold=0.5, iou_threshold=0.5):
 
     Source: TIDE, section 2.2, for one class.
     """
-    found = found[(found[:, 0] >= 0) & (found[:, 1] >= threshold)]
-    true = true[true[:, 0] >= 0]
+    found = found[(found[:, 0] >= 0) & (found[:, 1] >= threshold)].cpu()
+    true = true[true[:, 0] >= 0].cpu()
     match = match_detections(found, true, iou_threshold)
     # A column of zeros, for pictures without any box.
     iou, nearest = F.pad(iou_by_class(found, true), (0, 1)).max(1)
     wrong, placed = match < 0, iou >= iou_threshold
     badly = wrong & (iou >= 0.1) & ~placed
     seen = torch.cat([match, nearest[badly]])
-    place = torch.arange(len(true), device=seen.device)
-    return {'missed': true[~torch.isin(place, seen)],
+    return {'missed': true[~torch.isin(torch.arange(len(true)), seen)],
             'doubled': found[wrong & placed],
             'badly placed': found[badly],
             'false alarm': found[wrong & (iou < 0.1)]}
@@ -170,9 +159,9 @@ def precision_recall_curve(detections, labels, iou_threshold=0.5):
     for found, true in zip(detections, labels):
         found = found[found[:, 0] >= 0]
         found = found[found[:, 1].argsort(descending=True, stable=True)]
-        found = found[:MOST]
-        right = match_detections(found, true, iou_threshold) >= 0
-        rows.append(torch.stack([found[:, 1], right], 1).cpu())
+        found = found[:MOST].cpu()
+        right = match_detections(found, true.cpu(), iou_threshold) >= 0
+        rows.append(torch.stack([found[:, 1], right], 1))
     score, right = torch.cat(rows).double().T
     order = score.argsort(descending=True, stable=True)
     right = right[order].cumsum(0)

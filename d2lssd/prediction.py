@@ -1,8 +1,10 @@
 """Prediction: from a picture to boxes, and the weights that do it."""
+import contextlib
 import functools
 import json
 import os
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -264,9 +266,30 @@ def save_weights(net, path, card=None):
                                      'classes': json.dumps(classes_of(net)),
                                      'sizes': json.dumps(net.sizes)})
     if card is not None:
+        refuse_stranger(path.with_suffix('.json'))
         card = {**card, 'classes': classes_of(net), 'crc32': checksum(state)}
         with replacing(path.with_suffix('.json')) as temporary:
             temporary.write_text(json.dumps(card, indent=1) + '\n', 'utf-8')
+
+
+def refuse_stranger(path):
+    """Make sure that a card overwrites nothing but a card.
+
+    Args:
+        path: where a card of weights is to be written.
+
+    Raises:
+        ValueError: a file of another kind has this name.
+    """
+    with contextlib.suppress(OSError):
+        text = Path(path).read_bytes()
+        with contextlib.suppress(ValueError, RecursionError):
+            card = json.loads(text)
+            if isinstance(card, dict) and 'crc32' in card:
+                return
+        raise ValueError(f'{path}: there is a file of this name that '
+                         'describes no weights; move it, or name the weights '
+                         'otherwise')
 
 
 def load_weights(path):
@@ -366,7 +389,10 @@ def save_picture(picture, detections, path):
     picture = read_image(picture)[1]
     draw = ImageDraw.Draw(picture)
     unit = max(1, round(min(picture.size) / 400))
-    font = ImageFont.load_default(8 + 7 * unit)
+    # matplotlib's letters: Pillow's own are those of English alone.
+    font = ImageFont.truetype(str(Path(find_spec('matplotlib').origin).parent
+                                  / 'mpl-data/fonts/ttf/DejaVuSans.ttf'),
+                              8 + 7 * unit)
     for found in reversed(detections):
         text = f'{one_line(found["label"])} {found["score"]:.2f}'
         draw.rectangle(found['box'], outline='black', width=3 * unit)

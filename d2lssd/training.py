@@ -24,10 +24,10 @@ from d2lssd.data import BananasDataset, read_data_bananas
 from d2lssd.data.drawing import DRAWING_VERSION, SIDE, whole
 from d2lssd.data.drawn import draw_chunks, pad_labels
 from d2lssd.data.files import checksum, load_state, save_state
+from d2lssd.data.labels import some
 from d2lssd.evaluation import evaluate
 from d2lssd.losses import balanced_loss, calc_loss
 from d2lssd.memory import keep_memory, sparing
-from d2lssd.metrics import count_right, sum_errors
 from d2lssd.model import TinySSD, check_sizes, sizes
 
 
@@ -212,6 +212,11 @@ RECIPES['plain'] = dataclasses.replace(
 # Bytes that must be free for each pixel of a minibatch, so that training keeps
 # memory: 6 GB for 32 pictures.
 ROOM = 6e9 / (32 * SIDE**2)
+# What may differ from the checkpoint's run, with a word about it.
+NOTED = {'start': 'this run started from other weights, or those given have '
+                  'learnt since',
+         'pictures': 'its pictures or labels have changed since this run was '
+                     'stopped'}
 CHECKPOINT = {'format': 'd2lssd-checkpoint-1'}
 
 
@@ -376,6 +381,18 @@ def _options(recipe, source):
     return {'style': style, 'num_bananas': recipe.num_bananas}
 
 
+def _check_classes_seen(source, labels, classes):
+    """Refuse to learn from no box, and warn of classes without any."""
+    missing = [name for number, name in enumerate(classes)
+               if not (labels[..., 0] == number).any()]
+    if len(missing) == len(classes):
+        raise ValueError(f'{source}: no box in its training pictures, so '
+                         'there is nothing to learn')
+    if missing:
+        warnings.warn(f'{source}: no box of class {some(missing)} in its '
+                      'training pictures, so it is not learnt', stacklevel=3)
+
+
 def _on_card(pictures, device):
     """Pictures and labels, where a GPU need not fetch them in every epoch, if
     they fill no more than half of what it has left."""
@@ -441,14 +458,21 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
         recipe, pictures[0]) if pictures else recipe.batch_size)
     pictures = pictures and _on_card(pictures, device)
     classes = classes_in(source)
+    if pictures:
+        _check_classes_seen(source, pictures[1], classes)
     torch.manual_seed(seed)
     net = adapt(net or TinySSD(len(classes)), classes)
     net.sizes = recipe.sizes or net.sizes
     net.to(device, memory_format=torch.channels_last)
     steps = num_steps(recipe, pictures)
-    run = _Run(recipe, net, seed, steps, source)
+    run = _Run(recipe, net, seed, steps, source,
+               None if source in ('drawn', 'd2l') else checksum(
+                   dict(zip(('images', 'labels'), pictures))))
     if checkpoint and Path(checkpoint).exists():
         run.load(checkpoint)
+        if progress and run.history and distributed.rank() == 0:
+            print(f'{checkpoint}: goes on after epoch {len(run.history)} of '
+                  f'{recipe.num_epochs}', file=sys.stderr)
     distributed.check_same(len(run.history), f'what lies in {checkpoint}')
     epochs = batches(recipe, len(run.history), source, seed, pictures)
     bar = tqdm(total=recipe.num_epochs * steps, unit='step',
@@ -474,6 +498,11 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
                     run.save(checkpoint)
         except KeyboardInterrupt:
             run.stopped(checkpoint)
+        except FloatingPointError as error:
+            if not run.history or not checkpoint:
+                raise
+            raise FloatingPointError(f'{error}; first remove {checkpoint}, '
+                                     'which goes on as before') from error
     return run.result(), run.history
 
 
@@ -526,9 +555,9 @@ def look_after(device):
 class _Run:
     """All that changes while a network learns."""
 
-    def __init__(self, recipe, net, seed, steps, source):
+    def __init__(self, recipe, net, seed, steps, source, pictures=None):
         self.recipe, self.net = recipe, net
-        self.seed, self.steps = seed, steps
+        self.seed, self.steps, self.pictures = seed, steps, pictures
         self.source = os.path.normpath(source)
         self.start = checksum({name: tensor.cpu() for name, tensor
                                in net.state_dict().items()})
@@ -576,6 +605,12 @@ class _Run:
                 look()
             bar.update()
         look()
+        if not torch.stack([value.isfinite().all() for value
+                            in self.net.state_dict().values()]).all():
+            raise FloatingPointError(
+                f'the weights are no finite numbers after epoch '
+                f'{len(self.history) + 1}: try a lower lr than '
+                f'{self.recipe.lr}')
         loss, right, error = map(sum, zip(*rows))
         self.history.append({
             'loss': loss / len(rows), 'class error': 1 - right / anchors,
@@ -611,10 +646,10 @@ class _Run:
             self.scheduler.step()
         if self.mean:
             self.mean.update_parameters(self.net)
-        with torch.no_grad():
-            facts = torch.stack([
-                loss, count_right(cls_preds, cls_labels).float(),
-                sum_errors(bbox_preds, bbox_labels, bbox_masks).float()])
+        with torch.no_grad():  # `cls_eval` and `bbox_eval`, unasked
+            right = (cls_preds.argmax(-1) == cls_labels).sum()
+            error = ((bbox_labels - bbox_preds) * bbox_masks).abs().sum()
+            facts = torch.stack([loss, right.float(), error.float()])
         return facts, cls_labels.numel()
 
     def stopped(self, checkpoint):
@@ -646,7 +681,7 @@ class _Run:
         return {**dataclasses.asdict(self.recipe), 'sizes': self.net.sizes,
                 'seed': self.seed, 'source': self.source,
                 'start': self.start, 'classes': classes_of(self.net),
-                'steps': self.steps}
+                'steps': self.steps, 'pictures': self.pictures}
 
     def save(self, path):
         """Write a checkpoint, in one step."""
@@ -678,10 +713,11 @@ class _Run:
         if other:
             raise ValueError(f'{path}: a checkpoint of another run ({other}); '
                              'give it another name, or remove it')
-        if theirs.get('start', self.start) != self.start:
-            warnings.warn(f'{path}: this run started from other weights, or '
-                          'those given have learnt since; it goes on from '
-                          'the checkpoint', stacklevel=3)
+        for key, words in NOTED.items():
+            if theirs.get(key, mine[key]) != mine[key]:
+                warnings.warn(f'{path}: {words}; it goes on from the '
+                              'checkpoint, and anew once that is removed',
+                              stacklevel=3)
 
 
 def _differences(mine, theirs):
@@ -692,7 +728,7 @@ def _differences(mine, theirs):
     theirs = {**dataclasses.asdict(Recipe(sizes=sizes)), **theirs}
     return ', '.join(f'{key} {theirs.get(key)!r}, not {mine.get(key)!r}'
                      for key in {**mine, **theirs}
-                     if key != 'start' and theirs.get(key) != mine.get(key))
+                     if key not in NOTED and theirs.get(key) != mine.get(key))
 
 
 def describe_run(recipe, seed, source):

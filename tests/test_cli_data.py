@@ -32,10 +32,13 @@ def test_a_clean_folder_is_summed_up(tmp_path, capsys):
     status, lines, errors = check(capsys, make(tmp_path / 'mine'))
     assert status == 0
     assert lines == [
+        f"note: {tmp_path / 'mine'}: no box in val of class 'pear', so how "
+        'well it is found will not be known',
         f'{tmp_path / "mine"}: 3 pictures, 1 without a box; 3 boxes',
+        'splits: train 2, val 1',
         'picture sizes: least 100×50, median 100×50, most 100×50 pixels',
         'box sizes: least 9×9, median 20×40, most 50×45 pixels',
-        'classes: fig 2, pear 1',
+        'classes: fig 2 (train 1, val 1), pear 1 (train 1, val 0)',
         'no problems']
     assert 'reading pictures of' in errors
     assert '3/3' in errors
@@ -90,8 +93,38 @@ def test_with_json_one_object_holds_all(tmp_path, capsys):
     assert (facts['pictures'], facts['boxes'], facts['empty']) == (4, 5, 1)
     assert facts['splits'] == {'train': 3, 'val': 1}
     assert facts['classes'] == {'fig': 3, 'pear': 2}
+    assert facts['split_classes'] == {'train': {'fig': 3, 'pear': 1},
+                                      'val': {'fig': 0, 'pear': 1}}
     assert facts['picture_sizes']['median'] == [100, 50]
     assert facts['notes'] == []
+
+
+def test_a_class_that_only_validation_has_is_a_problem(tmp_path, capsys):
+    make(tmp_path / 'train', 'a.png,fig,0,0,9,9\n')
+    make(tmp_path / 'val', 'a.png,fig,0,0,9,9\nb.png,pear,0,0,9,9\n')
+    status, lines, _ = check(capsys, tmp_path)
+    assert status == 2
+    assert lines[0] == (f"{tmp_path}: class 'pear' has no box in train and 1 "
+                        'in val, so it is not learnt; label more of it')
+    assert lines[-2:] == [
+        'classes: fig 2 (train 1, val 1), pear 1 (train 0, val 1)',
+        '1 problem']
+    status, (line,), _ = check(capsys, tmp_path, '--json')
+    assert status == 2
+    assert [each['file'] for each in json.loads(line)['problems']] == [
+        str(tmp_path)]
+
+
+@pytest.mark.filterwarnings('default')
+def test_a_note_is_told_once_and_on_one_line_when_both_splits_are_read(
+        tmp_path, capsys):
+    folder = make(tmp_path / 'mine')
+    (folder / 'images' / 'IMG_1.HEIC').write_text('')
+    assert main(['data', '--source', str(folder)]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if 'left out' in line] == [
+        f"d2lssd: {folder / 'images'}: 1 left out, no picture files of a "
+        "known kind: 'IMG_1.HEIC'"]
 
 
 def test_an_option_before_the_word_check_counts(tmp_path, capsys):
@@ -122,8 +155,9 @@ def near(colour, other):
 
 
 def test_the_sheet_shows_each_class_in_a_colour_of_its_own(tmp_path, capsys):
-    make(tmp_path / 'mine', 'a.png,fig,10,10,40,40\na.png,pear,60,10,90,40\n',
-         ['a.png'])
+    make(tmp_path / 'mine', 'a.png,fig,10,10,40,40\na.png,pear,60,10,90,40\n'
+         'b.png,fig,10,10,40,40\nb.png,pear,60,10,90,40\n',
+         ['a.png', 'b.png'])
     out = tmp_path / 'out' / 'sheet.png'
     status, *_ = check(capsys, tmp_path / 'mine', '--sheet', out)
     assert status == 0

@@ -115,15 +115,110 @@ def test_pictures_that_are_not_listed_have_no_object(tmp_path):
     assert len(read_all(tmp_path)[0]) == 3
 
 
-@pytest.mark.parametrize('names', [['1', '0'], ['100', 'coin'], ['7', 'a']])
+@pytest.mark.parametrize('names', [['1', '0'], ['100', 'coin'], ['7', 'a'],
+                                   ['5', '10'], ['2023', '2024']])
 def test_a_category_may_be_called_by_a_number(tmp_path, names):
     make(tmp_path, content(
         box(0, 0, 9, 9, category_id=0), box(9, 9, 9, 9, category_id=1),
         categories=[{'id': i, 'name': name}
                     for i, name in enumerate(names)]))
     assert class_names(tmp_path) == sorted(names)
-    labels = survey_folder(tmp_path).pictures[0].classes
-    assert labels == [sorted(names).index(name) for name in names]
+    survey = survey_folder(tmp_path)
+    assert survey.problems == []
+    assert survey.pictures[0].classes == [
+        sorted(names).index(name) for name in names]
+    _, labels = read_folder(tmp_path, 'train', val_fraction=0,
+                            progress=False)
+    assert labels[0, :, 0].tolist() == survey.pictures[0].classes
+
+
+def test_a_category_called_by_a_number_is_no_place_in_a_list(tmp_path):
+    make(tmp_path, content(box(0, 0, 9, 9),
+                           categories=[{'id': 5, 'name': '0'}]))
+    problem = problem_of(tmp_path, classes=['fig', 'pear'])
+    assert problem.text.startswith(
+        "class '0' is unknown; one of 'fig, pear' is needed")
+    assert survey_folder(tmp_path, ['fig', 'pear']).pictures[0].classes == [
+        None]
+
+
+def test_numbers_in_a_table_beside_names_in_coco_are_refused(tmp_path):
+    make(tmp_path / 'train', content(box(0, 0, 9, 9)))
+    make(tmp_path / 'val')
+    (tmp_path / 'val' / 'annotations.json').unlink()
+    (tmp_path / 'val' / 'label.csv').write_text(
+        'img_name,label,xmin,ymin,xmax,ymax\na.png,0,0,0,9,9\n')
+    problem = problem_of(tmp_path)
+    assert problem.file.endswith('label.csv')
+    assert "class '0' is a number and others are names" in problem.text
+
+
+NFC, NFD = 'caf\xe9', 'cafe\u0301'  # é as one letter, or as e and accent
+
+
+def test_names_of_classes_are_the_same_in_both_forms_of_unicode(tmp_path):
+    make(tmp_path / 'train', content(box(0, 0, 9, 9), categories=[
+        {'id': 5, 'name': NFD}]))
+    make(tmp_path / 'val', content(box(0, 0, 9, 9), categories=[
+        {'id': 5, 'name': NFC}]))
+    assert class_names(tmp_path) == [NFC]
+    assert read_all(tmp_path, classes=[NFD])[1].max(0)[0][0, 0] == 0
+    make(tmp_path / 'val', content(categories=[
+        {'id': 1, 'name': NFC}, {'id': 2, 'name': NFD}]))
+    assert 'appears twice' in problem_of(tmp_path).text
+
+
+@pytest.mark.parametrize(('there', 'listed'), [(NFC, NFD), (NFD, NFC)])
+def test_a_picture_is_found_in_the_other_form_of_unicode(tmp_path, there,
+                                                         listed):
+    make(tmp_path, content(box(0, 0, 9, 9), images=[
+        {'id': 1, 'file_name': f'{listed}.png'}]), [f'{there}.png'])
+    survey = survey_folder(tmp_path)
+    assert survey.problems == []
+    assert [(each.path.name, each.classes) for each in survey.pictures] == [
+        (f'{there}.png', [0])]
+
+
+@pytest.mark.parametrize('name', [
+    '..\\..\\label-studio\\media\\upload\\4\\a.png',
+    '/data/upload/1/a.png', 'day1/a.png', '../a.png', 'C:\\a.png',
+    'images/../../a.png'])
+def test_of_a_path_the_last_part_is_taken_with_a_note(tmp_path, name):
+    Image.new('RGB', (3, 3)).save(tmp_path / 'a.png')  # never looked at
+    folder = make(tmp_path / 'mine' / 'deep', content(
+        box(0, 0, 90, 9), images=[{'id': 1, 'file_name': name},
+                                  {'id': 2, 'file_name': 'b.png'}]))
+    survey = survey_folder(folder)
+    assert survey.problems == []
+    assert [each.path for each in survey.pictures] == [
+        folder / 'images' / 'a.png', folder / 'images' / 'b.png']
+    note = survey.notes[0]
+    assert note.startswith(f'{folder / "annotations.json"}: 1 file_name with '
+                           'folders, as ')
+    assert repr(name)[1:] in note
+
+
+def test_two_paths_may_not_end_alike(tmp_path):
+    make(tmp_path, content(images=[{'id': 1, 'file_name': 'day1/a.png'},
+                                   {'id': 2, 'file_name': 'day2/a.png'}]))
+    problem = problem_of(tmp_path)
+    assert problem.path == 'images[1]'
+    assert problem.text == ("file_name 'day2/a.png' means 'a.png', which is "
+                            'that of images[0] too')
+
+
+@pytest.mark.parametrize(('same', 'words'), [
+    (box(0, 0, 9, 9), 'remove one'),
+    (box(0, 0, 9, 9, category_id=6),
+     "it is 'pear' here and 'fig' there, so remove one")])
+def test_the_same_box_twice_in_a_picture_is_a_problem(tmp_path, same, words):
+    make(tmp_path, content(
+        box(0, 0, 9, 9), box(0, 0, 9, 9, image_id=2), same,
+        categories=[{'id': 5, 'name': 'fig'}, {'id': 6, 'name': 'pear'}]))
+    problem = problem_of(tmp_path)
+    assert problem.path == 'annotations[2]'
+    assert problem.text == (f'same box as annotations[0]; {words} '
+                            '(annotation 17, in a.png)')
 
 
 def test_crowds_are_left_out_with_a_note(tmp_path):
@@ -139,7 +234,8 @@ def test_crowds_are_left_out_with_a_note(tmp_path):
 
 
 def test_where_nothing_is_left_out_nothing_is_noted(tmp_path):
-    make(tmp_path)
+    make(tmp_path / 'train')
+    make(tmp_path / 'val')
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         read_all(tmp_path)
@@ -191,12 +287,13 @@ def test_a_bad_annotation_is_named_by_place_id_and_value(
 @pytest.mark.parametrize(('image', 'words'), [
     ({'id': 1, 'file_name': 'c.png'}, ["'c.png'", 'no picture']),
     ({'id': 1, 'file_name': 'B.PNG'}, ["'b.png' is"]),
-    ({'id': 1, 'file_name': '../a.png'}, ['out of the folder']),
-    ({'id': 1, 'file_name': 'images/../../a.png'}, ['out of the folder']),
-    ({'id': 1, 'file_name': 'images/'}, ['file_name is empty']),
-    ({'id': 1, 'file_name': '/etc/passwd'}, ['out of the folder']),
-    ({'id': 1, 'file_name': 'C:\\a.png'}, ['out of the folder']),
-    ({'id': 1, 'file_name': '..'}, ['out of the folder']),
+    ({'id': 1, 'file_name': '../c.png'}, [
+        "'../c.png' is a path; no picture 'c.png' is in images"]),
+    ({'id': 1, 'file_name': 'x/B.png'}, ["'x/B.png' is a path", "'b.png' is"]),
+    ({'id': 1, 'file_name': 'images/'}, ["'images/' is a folder"]),
+    ({'id': 1, 'file_name': '/etc/passwd'}, ["no picture 'passwd'"]),
+    ({'id': 1, 'file_name': 'C:\\c.png'}, ["no picture 'c.png'"]),
+    ({'id': 1, 'file_name': '..'}, ["no picture '..' is in images"]),
     ({'id': 1, 'file_name': ''}, ['file_name is empty']),
     ({'id': 1, 'file_name': 4}, ['file_name is 4', 'a text']),
     ({'id': 1}, ['has no file_name']),
@@ -261,14 +358,14 @@ def test_a_byte_order_mark_changes_nothing(tmp_path):
 
 
 def test_problems_come_in_the_order_of_the_file(tmp_path):
-    make(tmp_path, content(*[box(0, 0, 0, 9)] * 12))
+    make(tmp_path, content(*[box(i, 0, 0, 9) for i in range(12)]))
     paths = [each.path for each in check_folder(tmp_path)]
     assert paths == [f'annotations[{i}]' for i in range(12)]
 
 
 def test_more_boxes_than_any_picture_has_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(labels_module, 'MAX_BOXES', 3)
-    make(tmp_path, content(*[box(0, 0, 9, 9)] * 6))
+    make(tmp_path, content(*[box(i, 0, 9, 9) for i in range(6)]))
     problem = problem_of(tmp_path)
     assert problem.path == 'annotations[3]'
     assert 'at most 3' in problem.text

@@ -185,8 +185,16 @@ def test_no_room_is_an_error_that_says_where_and_what_to_do(tmp_path):
         write_half_and_raise(tmp_path / 'a', OSError(errno.ENOSPC, 'full'))
     assert caught.value.errno == errno.ENOSPC
     assert str(tmp_path) in str(caught.value)
-    assert 'D2LSSD_HOME' in str(caught.value)
+    assert 'or name a file elsewhere' in str(caught.value)
     assert os.listdir(tmp_path) == []
+
+
+def test_where_the_cache_has_no_room_the_variable_names_another(
+        monkeypatch, tmp_path):
+    monkeypatch.setenv('D2LSSD_HOME', str(tmp_path / 'home'))
+    with pytest.raises(OSError, match='make room.*D2LSSD_HOME'):
+        write_half_and_raise(tmp_path / 'home' / 'data' / 'a',
+                             OSError(errno.ENOSPC, 'full'))
 
 
 @POSIX
@@ -267,7 +275,7 @@ def test_a_read_only_disk_is_named(monkeypatch, tmp_path):
         raise OSError(errno.EROFS, 'Read-only file system')
 
     monkeypatch.setattr(Path, 'mkdir', mkdir)
-    with pytest.raises(OSError, match='may not write there.*D2LSSD_HOME'):
+    with pytest.raises(OSError, match='may not write there.*elsewhere'):
         files.save_tensors(tmp_path / 'a', some_tensors(), DESCRIPTION)
 
 

@@ -11,7 +11,12 @@ from PIL import Image
 
 from d2lssd.data import folder as folder_module
 from d2lssd.data import labels as labels_module
-from d2lssd.data.folder import check_folder, class_names, read_folder
+from d2lssd.data.folder import (
+    check_folder,
+    class_names,
+    read_folder,
+    survey_folder,
+)
 
 HEADING = 'img_name,label,xmin,ymin,xmax,ymax\n'
 
@@ -88,6 +93,7 @@ def test_a_picture_without_an_object_may_be_listed_or_not(tmp_path):
     assert (labels == -1).all()
 
 
+@pytest.mark.filterwarnings('ignore:.*no box is of class')
 def test_numbers_as_pandas_writes_them_are_read(tmp_path):
     make(tmp_path, 'a.png,1.0,1.5,2.0,30.25,40.0\nb.png,,,,,\n')
     labels = read_all(tmp_path)[1]
@@ -115,6 +121,18 @@ def test_a_list_of_classes_gives_the_order(tmp_path):
 def test_classes_that_are_numbers_keep_them(tmp_path):
     make(tmp_path, 'a.png,3,0,0,9,9\nb.png,0,0,0,9,9\n')
     assert class_names(tmp_path) == ['0', '1', '2', '3']
+
+
+def test_class_numbers_that_no_row_has_are_noted(tmp_path):
+    make(tmp_path, 'a.png,1,0,0,9,9\nb.png,7,0,0,9,9\n')
+    survey = survey_folder(tmp_path)
+    assert survey.problems == []
+    assert survey.notes[0] == (
+        f"{tmp_path / 'label.csv'}: no box is of class '0', '2', '3' and 3 "
+        'more; classes that are numbers count from 0, and the network learns '
+        '8 of them')
+    assert not any('no box is of class' in note for note in survey_folder(
+        tmp_path, [*'abcdefgh']).notes)
 
 
 @pytest.mark.parametrize('classes', [[], 'banana', [1, 2], ['a', 'a']])
@@ -162,7 +180,7 @@ def test_a_name_with_a_comma_or_a_line_break_may_be_quoted(tmp_path):
 
 
 def test_a_thousand_boxes_in_a_picture_are_read(tmp_path):
-    rows = [f'a.png,0,{i % 90},{i % 40},{i % 90 + 5},{i % 40 + 5}\n'
+    rows = [f'a.png,0,{i % 90},{i // 90},{i % 90 + 5},{i // 90 + 5}\n'
             for i in range(1000)]
     make(tmp_path, ''.join(rows), ['a.png'])
     _, labels = read_folder(tmp_path, 'train', progress=False)
@@ -172,7 +190,8 @@ def test_a_thousand_boxes_in_a_picture_are_read(tmp_path):
 
 def test_more_boxes_than_any_picture_has_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(labels_module, 'MAX_BOXES', 3)
-    make(tmp_path, 'a.png,0,0,0,9,9\n' * 6, ['a.png'])
+    make(tmp_path, ''.join(
+        f'a.png,0,{i},0,9,9\n' for i in range(6)), ['a.png'])
     problem = problem_of(tmp_path)
     assert problem.line == 5
     assert 'at most 3' in problem.text
@@ -204,12 +223,15 @@ def test_more_boxes_than_any_picture_has_are_refused(tmp_path, monkeypatch):
     ('c.png,0,0,0,9,9', ['no picture', "'c.png'", 'images']),
     ('A.PNG,0,0,0,9,9', ["'A.PNG'", "'a.png' is"]),
     ('a,0,0,0,9,9', ["'a'", "'a.png' is"]),
-    ('../label.csv,0,0,0,9,9', ['../label.csv', 'out of the folder']),
-    ('/etc/passwd,0,0,0,9,9', ['/etc/passwd', 'out of the folder']),
-    ('..,0,0,0,9,9', ['out of the folder']),
-    ('C:a.png,0,0,0,9,9', ['C:a.png', 'out of the folder']),
-    ('..\\a.png,0,0,0,9,9', ['out of the folder']),
-    ('sub/a.png,0,0,0,9,9', ['out of the folder']),
+    ('../label.csv,0,0,0,9,9', ['../label.csv', 'is a path']),
+    ('/etc/passwd,0,0,0,9,9', ['/etc/passwd', 'is a path']),
+    ('..,0,0,0,9,9', ["no picture '..'"]),
+    ('C:a.png,0,0,0,9,9', ["no picture 'C:a.png'"]),
+    ('..\\a.png,0,0,0,9,9', ['is a path', "without a folder: 'a.png'"]),
+    ('sub/a.png,0,0,0,9,9', ['is a path', "without a folder: 'a.png'"]),
+    ('b.png,0,0,0,9,9', ['same box as line 2; remove one (in b.png)']),
+    ('b.png,1,0,0,9.0,9', ["same box as line 2; it is '1' here and '0' there"
+                           ', so remove one']),
     ('"a.png,0,0,0,9,9', ['not CSV']),
 ])
 def test_a_bad_row_is_named_by_file_line_and_value(tmp_path, row, words):
@@ -260,7 +282,7 @@ def test_a_folder_without_a_file_of_boxes_is_told_what_is_missing(tmp_path):
     problem = problem_of(tmp_path)
     assert problem.file == str(tmp_path)
     assert 'neither label.csv nor annotations.json' in problem.text
-    assert "'labels.csv' is one, put it here" in problem.text
+    assert "'labels.csv' is one, rename it to label.csv" in problem.text
 
 
 def test_a_folder_with_two_files_of_boxes_must_choose(tmp_path):
@@ -330,9 +352,132 @@ def test_every_problem_is_listed_and_an_error_shows_the_first(tmp_path):
 
 def test_files_that_are_no_pictures_are_passed_over(tmp_path):
     make(tmp_path, 'a.png,0,0,0,9,9\n', ['a.png'])
-    for name in 'Thumbs.db', '.DS_Store', 'notes.txt':
+    for name in 'IMG_1.HEIC', '.DS_Store', 'notes.txt', 'a.mp4':
         (tmp_path / 'images' / name).write_text('no')
-    assert check_folder(tmp_path) == []
+    (tmp_path / 'images' / 'day1').mkdir()
+    survey = survey_folder(tmp_path)
+    assert survey.problems == []
+    note = (f"{tmp_path / 'images'}: 4 left out, no picture files of a known "
+            "kind: 'IMG_1.HEIC', 'a.mp4', 'day1' and 1 more")
+    assert note in survey.notes
+    with pytest.warns(UserWarning, match='4 left out'):
+        read_folder(tmp_path, 'train', progress=False)
+
+
+def test_pictures_and_labels_beside_train_and_val_are_noted(tmp_path):
+    for folder in tmp_path / 'train', tmp_path / 'val', tmp_path:
+        make(folder, 'a.png,fig,0,0,9,9\n')
+    Image.new('RGB', (9, 9)).save(tmp_path / 'c.png')
+    (tmp_path / 'README.txt').write_text('mine')
+    survey = survey_folder(tmp_path)
+    assert survey.problems == survey.gaps == []
+    assert survey.notes == [f'{tmp_path}: 3 left out, beside train and val: '
+                            "'c.png', 'images', 'label.csv'"]
+
+
+def test_pictures_beside_images_are_noted(tmp_path):
+    make(tmp_path, 'a.png,0,0,0,9,9\n')
+    Image.new('RGB', (9, 9)).save(tmp_path / 'c.png')
+    assert f"{tmp_path}: 1 left out, beside images: 'c.png'" in survey_folder(
+        tmp_path).notes
+
+
+def test_the_layout_of_roboflow_is_told_what_to_rename_and_move(tmp_path):
+    for name in 'train', 'valid':
+        (tmp_path / name).mkdir()
+        (tmp_path / name / '_annotations.coco.json').write_text('{}')
+        Image.new('RGB', (9, 9)).save(tmp_path / name / 'a.png')
+    train = tmp_path / 'train'
+    assert [str(each) for each in check_folder(tmp_path)] == [
+        f'{train}: holds neither label.csv nor annotations.json; one of them '
+        "must list the boxes; if '_annotations.coco.json' is one, rename it "
+        'to annotations.json',
+        f'{train / "images"}: there is no such folder; the pictures lie in '
+        f'{train}, move them into {train / "images"}',
+        f'{tmp_path / "val"}: there is no such folder; rename valid to val']
+
+
+NFC, NFD = 'caf\xe9', 'cafe\u0301'  # é as one letter, or as e and accent
+
+
+@pytest.mark.parametrize(('there', 'listed'), [(NFC, NFD), (NFD, NFC)])
+def test_names_mean_the_same_in_both_forms_of_unicode(tmp_path, there,
+                                                      listed):
+    make(tmp_path, f'{listed}.png,{there},0,0,9,9\n'
+         f'{there}.png,{listed},9,9,19,19\n', [f'{there}.png'])
+    survey = survey_folder(tmp_path)
+    assert survey.problems == []
+    assert survey.classes == [NFC]
+    assert [each.classes for each in survey.pictures] == [[0, 0]]
+
+
+def test_two_pictures_whose_names_look_alike_stay_two(tmp_path):
+    names = [f'{NFC}.png', f'{NFD}.png']
+    make(tmp_path, f'{NFC}.png,a,0,0,9,9\n{NFD}.png,b,0,0,9,9\n', names)
+    if len(list((tmp_path / 'images').iterdir())) < 2:
+        pytest.skip('this disk takes both for one')
+    assert {each.path.name: each.classes for each in survey_folder(
+        tmp_path).pictures} == {names[0]: [0], names[1]: [1]}
+
+
+def test_a_picture_keeps_its_split_in_either_form_of_unicode():
+    names = [f'{NFC}{i}.png' for i in range(50)]
+    other = [f'{NFD}{i}.png' for i in range(50)]
+    chosen = folder_module._validation_names(names, 0.3)
+    assert folder_module._validation_names(other, 0.3) == {
+        other[i] for i, name in enumerate(names) if name in chosen}
+
+
+@pytest.mark.parametrize(('train', 'val', 'words'), [
+    ('fig', 'fig', None),
+    ('fig', 'pear', "class 'pear' has no box in train and 2 in val, so"),
+    ('', 'fig', 'no box in train, so there is nothing to learn'),
+    ('', '', 'no box in it, so there is nothing to learn'),
+])
+def test_what_training_could_not_learn_is_a_gap(tmp_path, train, val, words):
+    for split, label in ('train', train), ('val', val):
+        row = ',,,,' if not label else f'{label},0,0,9,9'
+        make(tmp_path / split, ''.join(
+            f'{name}.png,{row}\n' for name in 'ab'))
+    survey = survey_folder(tmp_path)
+    assert survey.problems == []
+    assert [str(each).startswith(f'{tmp_path}: {words}')
+            for each in survey.gaps] == ([True] if words else [])
+
+
+def test_a_class_that_validation_lacks_is_noted(tmp_path):
+    make(tmp_path / 'train', 'a.png,fig,0,0,9,9\nb.png,pear,0,0,9,9\n')
+    make(tmp_path / 'val', 'a.png,fig,0,0,9,9\n')
+    survey = survey_folder(tmp_path)
+    assert survey.gaps == []
+    assert survey.notes == [f"{tmp_path}: no box in val of class 'pear', so "
+                            'how well it is found will not be known']
+
+
+def test_one_picture_alone_is_a_gap_as_training_would_refuse_it(tmp_path):
+    make(tmp_path, 'a.png,fig,0,0,9,9\n', ['a.png'])
+    gap, = survey_folder(tmp_path).gaps
+    with pytest.raises(ValueError, match='no picture is left') as caught:
+        read_folder(tmp_path, 'val', progress=False)
+    assert str(caught.value) == str(gap)
+
+
+def test_a_survey_divides_a_folder_as_reading_does(tmp_path):
+    names = [f'{i}.png' for i in range(20)]
+    make(tmp_path, '', names, size=(4, 4))
+    survey = survey_folder(tmp_path)
+    for split in 'train', 'val':
+        images, _ = read_folder(tmp_path, split, progress=False)
+        assert images[:, 0, 0, 0].tolist() == [
+            int(each.path.stem) for each in survey.pictures
+            if each.split == split]
+
+
+def test_gaps_are_left_for_when_the_files_are_sound(tmp_path):
+    make(tmp_path, 'c.png,fig,0,0,9,9\n')
+    survey = survey_folder(tmp_path)
+    assert len(survey.problems) == 1
+    assert survey.gaps == []
 
 
 def test_a_picture_stays_in_its_split_when_others_come(tmp_path):
@@ -403,5 +548,6 @@ ROWS = st.lists(st.lists(CELLS, min_size=4, max_size=7).map(','.join),
 @given(data=ROWS.map(lambda rows: (HEADING + rows).encode('utf-8', 'ignore'))
        | st.binary(max_size=60)
        | st.binary(max_size=60).map(lambda rows: HEADING.encode() + rows))
+@pytest.mark.filterwarnings('ignore:.*no box is of class')
 def test_any_table_is_read_or_refused_with_a_value_error(fuzzed, data):
     assert_read_or_refused(fuzzed, 'label.csv', data)

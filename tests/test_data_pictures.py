@@ -197,6 +197,9 @@ def test_a_truncated_picture_is_refused_by_name(tmp_path, kind):
     (b'PK\x03\x04rest', 'a ZIP archive'),
     (b'img_name,label', "text that begins with 'img_name,label'"),
     (b'\xc3\xa4' * 40, 'text that begins with'),
+    (b'\0\0\0\x18ftypmp42' + bytes(40), 'a movie'),
+    (b'\0\0\0\x14ftypqt  ' + bytes(40), 'a movie'),
+    (b'\0\0\0\x20ftypisom' + bytes(40), 'a movie'),
     (bytes(range(128, 200)), 'bytes 80 81 82'),
 ])
 def test_what_is_no_picture_is_called_by_its_name(tmp_path, data, what):
@@ -206,6 +209,16 @@ def test_what_is_no_picture_is_called_by_its_name(tmp_path, data, what):
         open_image(path)
     assert str(path) in str(caught.value)
     assert what in str(caught.value)
+
+
+@pytest.mark.parametrize('brand', ['heic', 'heix', 'hevc', 'mif1', 'msf1'])
+def test_a_photograph_as_telephones_keep_it_is_called_that(tmp_path, brand):
+    path = tmp_path / 'IMG_0.jpg'
+    path.write_bytes(b'\0\0\0\x24ftyp' + brand.encode()
+                     + b'\0\0\0\0mif1heic' + bytes(40))
+    with pytest.raises(ValueError, match='IMG_0.jpg: a HEIC photograph; '
+                       'save it as JPEG or PNG first'):
+        open_image(path)
 
 
 def test_a_postscript_file_is_never_run(tmp_path):

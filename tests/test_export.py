@@ -150,3 +150,13 @@ def test_the_example_of_the_page_runs_and_agrees_with_the_package(
     # No shrinking here, so that the example's plain resize is the same.
     assert best == pytest.approx(float(d2lssd.predict(X, net)[0, 1]),
                                  abs=1e-3)
+
+
+def test_a_network_does_not_overwrite_its_own_weights(
+        tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    d2lssd.save_weights(d2lssd.TinySSD(1), 'w.safetensors')
+    assert main(['export', '--weights', str(tmp_path / 'w.safetensors'),
+                 '--output', 'w.safetensors']) == 2
+    assert 'the weights lie there' in capsys.readouterr().err
+    assert d2lssd.load_weights('w.safetensors')

@@ -302,6 +302,55 @@ def test_from_nothing_and_from_own_weights_by_command(
     assert json.loads(capsys.readouterr().out)['start'] == 'a.safetensors'
 
 
+def test_a_folder_whose_boxes_are_all_in_validation_is_refused(splits):
+    table = splits / 'train' / 'label.csv'
+    table.write_text(table.read_text().splitlines()[0])
+    with pytest.raises(ValueError, match='no box in its training pictures'):
+        d2lssd.train('own', source=splits, progress=False)
+
+
+def test_a_class_without_a_training_box_is_told(splits):
+    table = splits / 'train' / 'label.csv'
+    table.write_text('\n'.join(line for line in table.read_text().splitlines()
+                               if 'brick' not in line))
+    with pytest.warns(UserWarning, match="no box of class 'brick' in"):
+        d2lssd.train('own', source=splits, num_epochs=1, progress=False)
+
+
+def test_labels_that_changed_while_a_run_was_stopped_are_told(
+        splits, tmp_path, capsys):
+    file = tmp_path / 'run.checkpoint'
+    again = {'recipe': 'own', 'source': splits, 'checkpoint': file}
+    d2lssd.train(num_epochs=1, progress=False, **again)
+    d2lssd.train(num_epochs=1, **again)
+    assert f'{file}: goes on after epoch 1 of 1' in capsys.readouterr().err
+    table = splits / 'train' / 'label.csv'
+    lines = table.read_text().splitlines()
+    first = lines[1].split(',')
+    first[2] = str(int(first[2]) + 1)
+    table.write_text('\n'.join([lines[0], ','.join(first), *lines[2:]]))
+    with pytest.warns(UserWarning, match='labels have changed since'):
+        d2lssd.train(num_epochs=1, progress=False, **again)
+
+
+@pytest.mark.filterwarnings('default')
+def test_numbers_that_are_taken_for_names_are_told(tmp_path, capsys):
+    folder = make(tmp_path / 'mine', 8, ['0'])
+    assert main(['evaluate', '--source', str(folder)]) == 0
+    error = capsys.readouterr().err
+    assert f"d2lssd: {folder}: class '0' is taken for 'banana'\n" in error
+
+
+def test_a_file_of_labels_beside_the_weights_is_not_overwritten(
+        splits, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('d2lssd.training.train',
+                        lambda *args, **more: pytest.fail('trained'))
+    (tmp_path / 'mine.json').write_text('{"images": [], "annotations": []}')
+    assert main(['train', '--source', str(splits)]) == 2
+    assert 'mine.json: there is a file' in capsys.readouterr().err
+
+
 def broken(folder):
     (folder / 'val' / 'images' / '0.png').write_text('no picture')
 

@@ -1,9 +1,11 @@
 """Any picture in, boxes out; weights that are data and never code."""
 import io
 import json
+import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -251,6 +253,28 @@ def test_the_name_of_a_class_stays_on_one_line_of_the_picture(tmp_path):
     assert image.getextrema() == ((0, 0),) * 3
 
 
+def test_names_are_written_in_letters_of_many_languages(tmp_path):
+    pictures = []
+    for name in 'Äß', 'яб', 'ñά':
+        found = [{'label': name, 'score': 0.9, 'box': [5, 40, 80, 90]}]
+        d2lssd.save_picture(Image.new('RGB', (200, 100)), found,
+                            tmp_path / 'out.png')
+        pictures.append(Image.open(tmp_path / 'out.png').tobytes())
+    assert len(set(pictures)) == 3  # letters that are missing look the same
+
+
+@pytest.mark.parametrize('text', ['{"images": []}', '[1]', 'no JSON', ''])
+def test_a_card_overwrites_nothing_but_a_card(tmp_path, text):
+    labels, net = tmp_path / 'mine.json', d2lssd.TinySSD(1)
+    labels.write_text(text)
+    with pytest.raises(ValueError, match='mine.json: .*describes no weights'):
+        d2lssd.save_weights(net, tmp_path / 'mine.safetensors', {})
+    assert labels.read_text() == text
+    labels.unlink()
+    for _ in range(2):
+        d2lssd.save_weights(net, tmp_path / 'mine.safetensors', {})
+
+
 def test_the_sizes_of_the_anchors_lie_beside_the_weights(tmp_path):
     net = d2lssd.TinySSD(1).eval()
     net.sizes = [[0.1, 0.136], *d2lssd.sizes[:-1]]
@@ -372,6 +396,24 @@ def test_an_image_that_cannot_be_read_does_not_stop_the_others(
     assert len(lines) == 3
     for line, name in zip(lines, names):
         assert name in line
+
+
+def test_a_folder_or_a_pattern_stands_for_its_pictures(
+        tmp_path, picture, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('more').mkdir()
+    for name in 'b.png', 'a.JPG', 'c[1].png', 'more/d.webp':
+        picture[0].save(name)
+    Path('notes.txt').write_text('not asked for')
+    for names, expected in ((['.'], ['a.JPG', 'b.png', 'c[1].png']),
+                            (['*.png'], ['b.png', 'c[1].png']),
+                            (['c[1].png', 'more'],
+                             ['c[1].png', os.path.join('more', 'd.webp')])):
+        assert main(['predict', '--no-tiles', '--json', *names]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [json.loads(line)['image'] for line in lines] == expected
+    assert main(['predict', '*.gif']) == 2
+    assert '*.gif: No such file' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('encoding', ['ascii', 'utf-8'])

@@ -323,6 +323,30 @@ def test_a_loss_that_is_no_number_stops_with_the_minibatch_named():
         run(lr=1e30, num_epochs=3)
 
 
+def test_weights_that_are_no_numbers_are_not_kept(monkeypatch, tmp_path):
+    file, step = tmp_path / 'run.checkpoint', training._Run.step
+
+    def spoil(self, X, Y):
+        facts = step(self, X, Y)
+        if self.history:
+            self.net.blk_0[0][1].running_var[0] = math.inf
+        return facts
+    monkeypatch.setattr(training._Run, 'step', spoil)
+    with pytest.raises(FloatingPointError, match='after epoch 2: try a lower '
+                       'lr than 0.2; first remove .*run.checkpoint'):
+        run(checkpoint=file)
+    assert len(load_state(file, training.CHECKPOINT)['history']) == 1
+
+
+def test_a_finished_command_is_not_in_the_way_of_the_next(tmp_path):
+    file = tmp_path / 'mine.safetensors'
+    command = ['train', '--recipe', 'source', '--save', str(file)]
+    for epochs in '1', '2':
+        assert main([*command, '--epochs', epochs, '--batch-size', '4']) == 0
+        card = json.loads(file.with_suffix('.json').read_text())
+        assert len(card['history']) == int(epochs)
+
+
 def test_losses_looked_at_now_and_then_are_the_same(monkeypatch, one_thread):
     # As on a GPU, which must not be waited for in every step.
     assert training.look_after(torch.device('cpu')) == 1

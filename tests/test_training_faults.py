@@ -273,7 +273,7 @@ def text_until(client, mark):
 def test_a_loss_that_is_no_number_is_named_and_the_last_epoch_kept(
         small, tmp_path, value):
     file = tmp_path / 'run.checkpoint'
-    at_step(small, 5, lambda: value)
+    at_step(small, 5, lambda: (torch.tensor([value, 0, 0]), 1))
     with pytest.raises(FloatingPointError,
                        match=f'loss became {value} in epoch 2, minibatch 2'):
         d2lssd.train('source', **SMALL, checkpoint=file)

@@ -10,8 +10,10 @@ It is what most labelling tools export, an object with three lists::
 A ``bbox`` is ``[x, y, width, height]`` in pixels, from the upper left corner
 of the picture. An id is any number or text; only which annotation belongs
 together with which image and category depends on it. Classes go by their
-names, exactly as in a table. Annotations of a whole crowd, ``iscrowd`` 1, are
-no boxes of single objects and are left out.
+names, also where such a name looks like a number. Annotations of a whole
+crowd, ``iscrowd`` 1, are no boxes of single objects and are left out. Of a
+``file_name`` with folders in front, as labelling tools know their pictures,
+the last part counts; the path itself is never followed.
 
 Lin et al., Microsoft COCO: common objects in context, 2014, arXiv:1405.0312.
 """
@@ -19,7 +21,16 @@ import json
 import math
 import reprlib
 
-from .labels import SLACK, Row, decode, wrong_name
+from .labels import (
+    SLACK,
+    Row,
+    decode,
+    find_picture,
+    last_part,
+    nfc,
+    short,
+    wrong_name,
+)
 
 NAME = 'annotations.json'
 NAMED = True  # every class has a name
@@ -37,7 +48,7 @@ def read(part, data, present):
     Args:
         part: ``labels.Part``; what is wrong is complained of there.
         data: the bytes of the file.
-        present: names of the files in ``images/``.
+        present: the files in ``images/``; see `labels.find_picture`.
 
     Raises:
         ValueError: the bytes are not text.
@@ -45,7 +56,8 @@ def read(part, data, present):
     content = _parse(part, decode(data))
     if content is None:
         return
-    names = _read_list(part, content, 'images', _image, present, {})
+    strange = []
+    names = _read_list(part, content, 'images', _image, present, {}, strange)
     classes = _read_list(part, content, 'categories', _category, set())
     crowds = 0
     for i, each in enumerate(content['annotations']):
@@ -56,6 +68,12 @@ def read(part, data, present):
             crowds += 1
         else:
             _annotation(part, path, each, names, classes)
+    if strange:
+        plural = 's' * (len(strange) > 1)
+        part.notes.append(
+            f'{part.file}: {len(strange):,} file_name{plural} '
+            f'with folders, as {short(strange[0])}; the last part of each is '
+            'looked up in images')
     if crowds:
         part.notes.append(
             f'{part.file}: {crowds:,} annotation{"s" * (crowds > 1)} of a '
@@ -105,22 +123,25 @@ def _read_list(part, content, kind, read_one, *more):
     return found
 
 
-def _image(part, path, image, present, seen):
+def _image(part, path, image, present, seen, strange):
     """Name of the picture, which gets an empty list of rows."""
-    name = image.get('file_name', MISSING)
-    if not isinstance(name, str):
-        part.complain(_missing_or('file_name', name, 'a text'), path=path)
+    text = image.get('file_name', MISSING)
+    if not isinstance(text, str):
+        part.complain(_missing_or('file_name', text, 'a text'), path=path)
         return None
-    # Some labelling tools put the folder in front.
-    for folder in ('images/', 'images\\'):
-        if name not in present:
-            name = name.removeprefix(folder)
-    wrong = wrong_name('file_name', name, present)
-    if not wrong and name in seen:
-        wrong = f'file_name {name!r} is that of {seen[name]} too'
-    if wrong:
-        part.complain(wrong, path=path)
+    last = last_part(text)
+    name = find_picture(text, present) or find_picture(last, present)
+    if not name:
+        part.complain(wrong_name('file_name', text, present), path=path)
         return None
+    if name in seen:
+        means = '' if name == text else f' means {name!r}, which'
+        part.complain(f'file_name {short(text)}{means} is that of '
+                      f'{seen[name]} too', path=path)
+        return None
+    # Some labelling tools put just the folder in front.
+    if text not in (name, last, f'images/{last}', f'images\\{last}'):
+        strange.append(text)
     seen[name] = path
     part.rows[name] = []
     size = tuple(image.get(side) for side in ('width', 'height'))
@@ -135,7 +156,7 @@ def _category(part, path, category, seen):
     if not isinstance(name, str) or not name.strip():
         part.complain(_missing_or('name', name, 'a text'), path=path)
         return None
-    name = name.strip()
+    name = nfc(name.strip())
     if name in seen:
         part.complain(f'name {_repr.repr(name)} appears twice', path=path)
     seen.add(name)

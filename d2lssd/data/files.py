@@ -152,7 +152,15 @@ def _cannot_write(path, error):
         return None
     return OSError(number, f'cannot write {path.name} in {path.parent} '
                    f'({os.strerror(number)}): {WAYS_OUT[number]}'
-                   f'{_name_another()}')
+                   + (_name_another() if _is_ours(path)
+                      else 'name a file elsewhere'))
+
+
+def _is_ours(path):
+    """Whether a file is to lie in the folder that the variable names."""
+    with contextlib.suppress(OSError):
+        return path.absolute().is_relative_to(cache_folder())
+    return False
 
 
 def one_line(text):

@@ -7,6 +7,7 @@ its upper left corner. A picture that the file does not mention has no object.
 Two such folders named ``train`` and ``val`` (or, as in the original,
 ``bananas_train`` and ``bananas_val``) are the two splits; a single one is
 divided by its file names, so that a picture stays in its split for good.
+What else lies there is left out, with a note if it looks like data.
 
 The same reader serves a folder on the disk and one inside a ZIP archive,
 which is why paths here are used only as far as both kinds go.
@@ -16,6 +17,7 @@ import io
 import warnings
 import zipfile
 import zlib
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +27,13 @@ import numpy as np
 from . import coco, table
 from .drawn import num_workers, pad_labels
 from .files import read_input
-from .labels import Part, Problem, class_number, natural, number_classes
+from .labels import Part, Problem, natural, nfc, number_classes, short, some
 from .pictures import SIDE, is_picture_name, open_image, to_square
 
 FOLDERS = ({'train': 'train', 'val': 'val'},
            {'train': 'bananas_train', 'val': 'bananas_val'})
 READERS = (table, coco)
+VAL_FRACTION = 0.2
 SHOWN = 5  # problems that an error message spells out
 # What reading a member of a damaged ZIP archive raises, and a bad disk.
 UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error,
@@ -47,7 +50,7 @@ class Picture:
     """
 
     path: object
-    split: str  # 'train', 'val', or 'all' if the folder is undivided
+    split: str  # 'train' or 'val', as training will have it
     size: tuple | None
     classes: list
     boxes: np.ndarray
@@ -58,12 +61,14 @@ class Survey:
     """Everything that is in a folder, right or wrong."""
 
     problems: list  # of Problem, by file and place
-    notes: list  # of strings: what is left out, and why
+    gaps: list  # of Problem: what sound files lack for training
+    notes: list  # of strings: what is left out, and why; what looks odd
     classes: list  # names, in the order of their numbers
     pictures: list  # of Picture
 
 
-def read_folder(path, split, classes=None, val_fraction=0.2, progress=True):
+def read_folder(path, split, classes=None, val_fraction=VAL_FRACTION,
+                progress=True):
     """Read one split of a folder of labelled pictures.
 
     Args:
@@ -88,25 +93,21 @@ def read_folder(path, split, classes=None, val_fraction=0.2, progress=True):
         raise ValueError(f"split = {split!r}: 'train' or 'val' is known")
     path = _as_path(path)
     parts = _read_parts(path)
-    names = number_classes(parts.values(), classes)
+    number_classes(parts.values(), classes)
     problems = [each for part in parts.values() for each in part.problems]
     if problems:
         raise _refusal(path, problems)
-    part = parts.get(split) or parts['all']
-    chosen = list(part.rows)
-    if 'all' in parts:
-        for_val = _validation_names(chosen, val_fraction)
-        chosen = [name for name in chosen
-                  if (name in for_val) == (split == 'val')]
+    key = split if split in parts else 'all'
+    part = parts[key]
+    sides = _sides(key, part.rows, val_fraction)
+    chosen = [name for name in part.rows if sides[name] == split]
     if not chosen:
-        raise ValueError(f'{part.folder}: no picture is left for the split '
-                         f'{split!r}; add pictures, change val_fraction = '
-                         f'{val_fraction}, or make folders train and val')
+        raise ValueError(f'{part.folder}: {_none_left(split, val_fraction)}')
     for note in part.notes:
         warnings.warn(note, stacklevel=2)
     width = max(len(rows) for each in parts.values()
                 for rows in each.rows.values())
-    return _read_pictures(part, chosen, names, width, progress)
+    return _read_pictures(part, chosen, width, progress)
 
 
 def check_folder(path, classes=None, progress=False):
@@ -117,7 +118,8 @@ def check_folder(path, classes=None, progress=False):
         progress: whether to show a bar.
 
     Returns:
-        List of ``Problem``, by file and place; empty if all is well.
+        List of ``Problem``, by file and place; empty if all is sound.
+        Whether there is enough to learn from, ``survey_folder`` says.
     """
     return survey_folder(path, classes, progress).problems
 
@@ -137,20 +139,45 @@ def survey_folder(path, classes=None, progress=False):
     parts = _read_parts(path)
     names = number_classes(parts.values(), classes)
     pictures = []
-    for split, part in parts.items():
+    for key, part in parts.items():
+        sides = _sides(key, part.rows, VAL_FRACTION)
         squares = _squares(part, list(part.rows), progress)
         for (name, rows), (square, size) in zip(part.rows.items(), squares,
                                                 strict=True):
             boxes = np.array([row.box for row in rows], np.float64)
             pictures.append(Picture(
-                part.folder / 'images' / name, split,
+                part.folder / 'images' / name, sides[name],
                 None if square is None else size,
-                [class_number(row.label, names) for row in rows],
+                [part.numbers[row.label] for row in rows],
                 boxes.reshape(-1, 4)))
-    return Survey(
-        sorted({each for part in parts.values() for each in part.problems}),
-        [note for part in parts.values() for note in part.notes], names,
-        pictures)
+    problems = sorted({each for part in parts.values()
+                       for each in part.problems})
+    notes = [note for part in parts.values() for note in part.notes]
+    # What is wrong may be all that is missing.
+    gaps, odd = ([], []) if problems else _find_gaps(path, pictures, names)
+    return Survey(problems, gaps, notes + odd, names, pictures)
+
+
+def _find_gaps(path, pictures, names):
+    """What training on these pictures could not learn, as ``Problem``; and
+    notes of what validation could not measure."""
+    count = {split: Counter(number for each in pictures
+                            if each.split == split for number in each.classes)
+             for split in ('train', 'val')}
+    train, val = count.values()
+    texts = [_none_left(split, VAL_FRACTION) for split in count
+             if all(each.split != split for each in pictures)]
+    if not train:
+        where = 'train' if val else 'it'
+        texts.append(f'no box in {where}, so there is nothing to learn')
+    else:
+        texts += [f'class {short(names[number])} has no box in train and '
+                  f'{val[number]:,} in val, so it is not learnt; label more '
+                  'of it' for number in sorted(val.keys() - train.keys())]
+    unseen = [names[number] for number in sorted(train.keys() - val.keys())]
+    notes = [f'{path}: no box in val of class {some(unseen)}, so how well it '
+             'is found will not be known'] if unseen and not texts else []
+    return [Problem(str(path), 0, text) for text in texts], notes
 
 
 def class_names(path, classes=None):
@@ -195,8 +222,10 @@ def _read_parts(path):
     """The parts of a folder, by split, or as 'all' if it is undivided."""
     for folders in FOLDERS:
         if any((path / name).is_dir() for name in folders.values()):
-            return {split: _read_part(path / name)
-                    for split, name in folders.items()}
+            parts = {split: _read_part(path / name)
+                     for split, name in folders.items()}
+            _note_beside(parts['train'], path, folders.values())
+            return parts
     return {'all': _read_part(path)}
 
 
@@ -204,11 +233,19 @@ def _read_part(folder):
     part = Part(folder)
     if not folder.is_dir():
         part.complain('is a file; a folder is needed' if folder.exists()
-                      else 'there is no such folder')
+                      else f'there is no such folder{_other_name(folder)}')
         return part
-    present = _names_in(part, folder / 'images')
-    part.reader = _find_reader(part)
+    images = folder / 'images'
+    beside, _ = _names_in(part, folder)
+    loose = [name for name in beside if is_picture_name(name)]
+    hint = (f'; the pictures lie in {folder}, move them into {images}'
+            if loose else '')
+    files, others = _names_in(part, images, 'there is no such folder'
+                              + (hint or '; the pictures belong in it'))
+    part.reader = _find_reader(part, beside)
     if part.reader:
+        present = ({nfc(name): name for name in sorted(files)}
+                   | {name: name for name in files})
         try:
             data = read_input(folder / part.reader.NAME)
             part.reader.read(part, data, present)
@@ -216,31 +253,63 @@ def _read_part(folder):
             part.complain(str(error))
         except UNREADABLE as error:
             part.complain(f'cannot be read ({error})')
-    for name in sorted(present, key=natural):
+    part.check_twins()
+    for name in sorted(files, key=natural):
         if is_picture_name(name):
             part.rows.setdefault(name, [])
     if not part.rows and not part.problems:
-        part.complain('no picture is listed, and none lies in images')
+        part.complain(f'no picture is listed, and none lies in images{hint}')
+    _note_left_out(part, images, (files - part.rows.keys()) | others,
+                   'no picture files of a known kind')
+    if part.rows:
+        _note_left_out(part, folder, loose, 'beside images')
     return part
 
 
-def _names_in(part, folder):
-    """Names of the files in a folder."""
+def _other_name(folder):
+    """A hint for who calls a folder as other tools do."""
+    for name in 'valid', 'validation':
+        if folder.name == 'val' and (folder.parent / name).is_dir():
+            return f'; rename {name} to val'
+    return ''
+
+
+def _note_beside(part, path, folders):
+    """Note what would be read if it were not for the folders of splits."""
+    files, others = _names_in(part, path)
+    known = {'images', *(reader.NAME for reader in READERS)}
+    _note_left_out(part, path, [name for name in files | others
+                                if name in known or is_picture_name(name)],
+                   f'beside {" and ".join(folders)}')
+
+
+def _note_left_out(part, folder, names, why):
+    names = sorted((name for name in names if not name.startswith('.')),
+                   key=natural)
+    if names:
+        part.notes.append(
+            f'{folder}: {len(names):,} left out, {why}: {some(names)}')
+
+
+def _names_in(part, folder, missing='there is no such folder'):
+    """Names of the files in a folder, and of what else is in it."""
+    files, others = set(), set()
     try:
         if folder.is_dir():
-            # A pipe or a device would be read without end.
-            return {each.name for each in folder.iterdir() if each.is_file()}
-        reason = 'there is no such folder; the pictures belong in it'
+            for each in folder.iterdir():
+                # A pipe or a device would be read without end.
+                (files if each.is_file() else others).add(each.name)
+            return files, others
+        reason = missing
     except UNREADABLE as error:
         reason = f'cannot be read ({error})'
     part.problems.append(Problem(str(folder), 0, reason))
-    return set()
+    return set(), set()
 
 
-def _find_reader(part):
-    """The reader of the one file of boxes; None, with a reason, if there is
-    not exactly one."""
-    inside = _names_in(part, part.folder)
+def _find_reader(part, inside):
+    """The reader of the one file of boxes among the names of files; None,
+    with a reason, if there is not exactly one."""
     found = [reader for reader in READERS if reader.NAME in inside]
     if len(found) == 1:
         return found[0]
@@ -252,18 +321,35 @@ def _find_reader(part):
         # Some labelling tools put the file one folder down.
         below = part.folder / 'annotations'
         if below.is_dir():
-            inside |= {f'annotations/{name}'
-                       for name in _names_in(part, below)}
-        others = sorted(name for name in inside
-                        if name.lower().endswith(('.csv', '.json')))
-        hint = (f'; if {others[0]!r} is one, put it here under such a name'
-                if others else '')
+            inside = inside | {f'annotations/{name}'
+                               for name in _names_in(part, below)[0]}
+        others = sorted((name, known) for name in inside for known in names
+                        if name.lower().endswith(Path(known).suffix))
+        hint = ''
+        if others:
+            name, known = others[0]
+            advice = 'put it here as' if '/' in name else 'rename it to'
+            hint = f'; if {name!r} is one, {advice} {known}'
         part.complain(f'holds neither {" nor ".join(names)}; one of them '
                       f'must list the boxes{hint}')
     return None
 
 
 # The pictures ------------------------------------------------------------
+
+def _sides(key, names, fraction):
+    """The split of each name: that of its folder, or by its hash."""
+    if key != 'all':
+        return dict.fromkeys(names, key)
+    for_val = _validation_names(names, fraction)
+    return {name: 'val' if name in for_val else 'train' for name in names}
+
+
+def _none_left(split, fraction):
+    return (f'no picture is left for the split {split!r}; add pictures, '
+            f'change val_fraction = {fraction}, or make folders train and '
+            'val')
+
 
 def _validation_names(names, fraction):
     """The names whose hash falls below ``fraction``; at least one of two."""
@@ -283,12 +369,12 @@ def _validation_names(names, fraction):
 
 def _place(name):
     """Where a name falls in [0, 1), the same on every machine."""
-    data = hashlib.blake2b(name.encode('utf-8', 'surrogateescape'),
+    data = hashlib.blake2b(nfc(name).encode('utf-8', 'surrogateescape'),
                            digest_size=8).digest()
     return int.from_bytes(data, 'big') / 2**64
 
 
-def _read_pictures(part, chosen, names, width, progress):
+def _read_pictures(part, chosen, width, progress):
     import torch
     images = np.empty((len(chosen), 3, SIDE, SIDE), np.uint8)
     boxes = []
@@ -300,7 +386,7 @@ def _read_pictures(part, chosen, names, width, progress):
         boxes.append((some.reshape(-1, 4) / (*size, *size)).clip(0, 1))
     if part.problems:
         raise _refusal(part.folder, part.problems)
-    classes = [[class_number(row.label, names) for row in part.rows[name]]
+    classes = [[part.numbers[row.label] for row in part.rows[name]]
                for name in chosen]
     labels = pad_labels(boxes, classes, width)
     return torch.from_numpy(images), torch.from_numpy(labels)

@@ -6,12 +6,13 @@ turns its file into a ``Part``: a list of ``Row`` for each picture, and a
 """
 import math
 import re
+import unicodedata
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath, PureWindowsPath
 
 MAX_CLASSES = 1000
 MAX_BOXES = 10_000  # in one picture; every picture's rows are filled up to it
 SLACK = 0.02  # pixels that rounding to two decimals may put a side off
+FEW = 3  # of many names, those that a message spells out
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class Row:
     path: str = ''
     name: str = ''  # what complaints call it besides
 
+    @property
+    def place(self):
+        """Where it stands in the file."""
+        return self.path or f'line {self.line}'
+
 
 @dataclass
 class Part:
@@ -58,6 +64,7 @@ class Part:
     reader: object = None  # the module that read it
     rows: dict = field(default_factory=dict)  # picture name -> list of Row
     sizes: dict = field(default_factory=dict)  # name -> (size, path), if said
+    numbers: dict = field(default_factory=dict)  # class -> number or None
     problems: list = field(default_factory=list)
     notes: list = field(default_factory=list)
 
@@ -66,6 +73,11 @@ class Part:
         """The file that lists the boxes; the folder if there is none."""
         return str(self.folder / self.reader.NAME if self.reader
                    else self.folder)
+
+    @property
+    def named(self):
+        """Whether classes are names here, even if they look like numbers."""
+        return bool(self.reader and self.reader.NAMED)
 
     def complain(self, text, line=0, path=''):
         self.problems.append(Problem(self.file, line, text, path))
@@ -87,6 +99,25 @@ class Part:
             name = f'{row.name}, ' if row.name else ''
             self.complain(f'{text} ({name}in {picture})', row.line, row.path)
 
+    def check_twins(self):
+        """Complain of each box that its picture has already."""
+        for picture, rows in self.rows.items():
+            first = {}
+            for row in rows:
+                other = first.setdefault(row.box, row)
+                if other is row:
+                    continue
+                name = f'{row.name}, ' if row.name else ''
+                advice = 'remove one' if row.label == other.label else (
+                    f'it is {short(row.label)} here and {short(other.label)} '
+                    'there, so remove one')
+                self.complain(f'same box as {other.place}; {advice} '
+                              f'({name}in {picture})', row.line, row.path)
+
+    def labels(self):
+        """The classes in it, as they stand in the file."""
+        return {row.label for rows in self.rows.values() for row in rows}
+
 
 def decode(data):
     """The text of a file; ValueError if it is not UTF-8."""
@@ -101,20 +132,45 @@ def decode(data):
             'save it in UTF-8') from error
 
 
+def nfc(text):
+    """A text in one of the two forms in which Unicode spells an é."""
+    return unicodedata.normalize('NFC', text)
+
+
+def last_part(name):
+    """What comes after the folders in a name, of whichever system."""
+    return re.split(r'[/\\]', name)[-1]
+
+
+def find_picture(name, present):
+    """The file that a name in a list means, or None.
+
+    Args:
+        name: as it stands in the list.
+        present: the names of the files in ``images/``, each by itself and by
+            its NFC form.
+    """
+    return present.get(name) or present.get(nfc(name))
+
+
 def wrong_name(field, name, present):
-    """What is wrong with the name of a picture in ``field``, or None."""
+    """What is wrong with a name in ``field`` that no picture has."""
     if not name:
         return f'{field} is empty'
-    if (name in ('.', '..') or PurePosixPath(name).name != name
-            or PureWindowsPath(name).name != name):
-        return (f'{field} {short(name)} leads out of the folder; pictures '
-                'lie in images and are named without a folder')
-    if name in present:
-        return None
-    near = [other for other in present if other.lower() == name.lower()
-            or other.rpartition('.')[0] == name]
+    last = last_part(name)
+    if not last:
+        return (f'{field} {short(name)} is a folder; the name of a picture '
+                'is needed')
+    said = '' if last == name else f'{field} {short(name)} is a path; '
+    found = find_picture(last, present)
+    if found:
+        return (f'{said}pictures lie in images and are named without a '
+                f'folder: {short(found)}')
+    near = [other for other in present.values()
+            if other.lower() == last.lower()
+            or other.rpartition('.')[0] == last]
     hint = f'; {min(near)!r} is' if near else ''
-    return f'no picture {short(name)} is in images{hint}'
+    return f'{said}no picture {short(last)} is in images{hint}'
 
 
 def natural(name):
@@ -126,6 +182,13 @@ def natural(name):
 def short(text):
     """The repr of a text, cut if it is long."""
     return repr(text if len(text) <= 60 else text[:57] + '...')
+
+
+def some(names):
+    """The first few of many names, for a message."""
+    shown = ', '.join(short(name) for name in names[:FEW])
+    more = len(names) - FEW
+    return f'{shown} and {more:,} more' if more > 0 else shown
 
 
 def number(text):
@@ -146,34 +209,60 @@ def whole(text):
 # The classes -------------------------------------------------------------
 
 def number_classes(parts, classes):
-    """Complain of bad classes; return the class names in order."""
+    """Give each class its number, and complain of bad ones.
+
+    COCO names every class on purpose: even '5' is a name there. In a table,
+    classes are numbers as soon as one of them looks like a number.
+
+    Args:
+        parts: of `Part`; their ``numbers`` are filled in.
+        classes: names, in order; None to take those in the parts.
+
+    Returns:
+        List of names, in the order of their numbers.
+    """
+    named = {text for part in parts if part.named for text in part.labels()}
+    listed = {text for part in parts if not part.named
+              for text in part.labels()}
+    digits = {text for text in listed if number(text) is not None}
+    numbered = bool(digits) and not named
     if classes is not None:
-        classes = _checked_classes(classes)
-    texts = {row.label for part in parts
-             for rows in part.rows.values() for row in rows}
-    names = classes
-    if names is None and _are_names(parts, texts):
-        names = sorted(texts)
-    if names is None:
-        known = [value for value in map(whole, texts)
-                 if value is not None and value < MAX_CLASSES]
-        names = [str(i) for i in range(max(known, default=0) + 1)]
+        names = _checked_classes(classes)
+    elif numbered:
+        names = _numbers(parts, digits)
+    else:
+        names = sorted(named | (listed - digits))
     for part in parts:
+        # Numbers stand for the names of a list, too, but not for COCO's.
+        by_number = (numbered or classes is not None) and not part.named
+        look_up = class_number if by_number else _position
+        part.numbers = {text: look_up(text, names) for text in part.labels()}
         for rows in part.rows.values():
             for row in rows:
-                if class_number(row.label, names) is None:
-                    part.complain(_bad_class(row.label, names, classes),
-                                  row.line, row.path)
+                if part.numbers[row.label] is None:
+                    part.complain(
+                        _bad_class(row.label, names, classes, part.named),
+                        row.line, row.path)
     return names
 
 
-def _are_names(parts, texts):
-    """Whether the classes are names, and not numbers written as text."""
-    if not any(number(text) is not None for text in texts):
-        return True
-    # Where each class was named on purpose, '100' beside 'coin' is a name.
-    return (all(part.reader and part.reader.NAMED for part in parts)
-            and any(whole(text) is None for text in texts))
+def _numbers(parts, texts):
+    """The numbers up to the greatest in tables, with a note of the unused."""
+    used = {value for value in map(whole, texts)
+            if value is not None and value < MAX_CLASSES}
+    names = [str(i) for i in range(max(used, default=0) + 1)]
+    unused = [name for i, name in enumerate(names) if i not in used]
+    if used and unused:
+        part = next(part for part in parts if part.labels())
+        part.notes.append(
+            f'{part.file}: no box is of class {some(unused)}; classes that '
+            'are numbers count from 0, and the network learns '
+            f'{len(names):,} of them')
+    return names
+
+
+def _position(text, names):
+    return names.index(text) if text in names else None
 
 
 def _checked_classes(classes):
@@ -183,6 +272,7 @@ def _checked_classes(classes):
     classes = list(classes)
     if not classes or not all(isinstance(each, str) for each in classes):
         raise ValueError(f'classes = {classes}: a list of names is needed')
+    classes = [nfc(each) for each in classes]
     if len(set(classes)) < len(classes):
         raise ValueError(f'classes = {classes}: a name appears twice')
     return classes
@@ -196,13 +286,17 @@ def class_number(text, names):
     return value if value is not None and value < len(names) else None
 
 
-def _bad_class(text, names, given):
+def _bad_class(text, names, given, named):
     if given:
+        number_too = '' if named else (' or a number from 0 to '
+                                       f'{len(names) - 1}')
         return (f'class {short(text)} is unknown; one of '
-                f'{short(", ".join(names))} or a number from 0 to '
-                f'{len(names) - 1} is needed')
+                f'{short(", ".join(names))}{number_too} is needed')
     if number(text) is None:
         return (f'class {short(text)} is a name and others are numbers; use '
+                'one or the other, or give a list of classes')
+    if whole(text) is not None and whole(text) < MAX_CLASSES:
+        return (f'class {short(text)} is a number and others are names; use '
                 'one or the other, or give a list of classes')
     return (f'class {short(text)} is out of range; a whole number from 0 to '
             f'{MAX_CLASSES - 1} is needed')

@@ -14,6 +14,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 SIDE = 256  # pixels: width and height of every picture in a data set
 # Pillow's own line between a large photograph and an attack on memory.
 MAX_PIXELS = 89_478_485
+# The kinds of file that telephones write, after "ftyp" (ISO 14496-12).
+HEIC = b'heic', b'heix', b'hevc', b'mif1', b'msf1'
+MOVIE = b'iso', b'mp4', b'qt', b'M4V', b'3gp', b'avc1'
 _quietly = threading.Lock()  # filters of warnings belong to all threads
 
 
@@ -49,8 +52,7 @@ def _open(file, name):
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)
             image = Image.open(file)
     except UnidentifiedImageError as error:
-        raise ValueError(f'{name}: not a picture, but {_look(file)}'
-                         ) from error
+        raise ValueError(f'{name}: {_look(file)}') from error
     except Image.DecompressionBombError as error:
         pixels = re.search(r'\d+', str(error))
         raise _too_large(name, int(pixels[0])) from error
@@ -127,12 +129,19 @@ def _damaged(name, error):
 
 
 def _look(file):
-    """What a file that is no picture seems to be, in a few words."""
+    """What a file that is no picture seems to be, and what to do."""
     try:
         file.seek(0)
         start = file.read(64)
     except (OSError, ValueError):
-        return 'something that cannot be read twice'
+        return 'not a picture, but something that cannot be read twice'
+    if start[4:8] == b'ftyp' and start[8:12] in HEIC:
+        return 'a HEIC photograph; save it as JPEG or PNG first'
+    return f'not a picture, but {_kind(start)}'
+
+
+def _kind(start):
+    """What the first bytes of a file that is no picture say, in words."""
     if not start:
         return 'an empty file'
     known = {b'%PDF': 'a PDF document', b'PK\x03\x04': 'a ZIP archive',
@@ -141,6 +150,8 @@ def _look(file):
     for signature, what in known.items():
         if start.lower().startswith(signature.lower()):
             return what
+    if start[4:8] == b'ftyp' and start[8:12].startswith(MOVIE):
+        return 'a movie'
     try:
         start.decode('utf-8')
     except UnicodeDecodeError as error:

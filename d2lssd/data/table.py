@@ -12,7 +12,16 @@ names.
 import csv
 import io
 
-from .labels import SLACK, Row, decode, number, short, wrong_name
+from .labels import (
+    SLACK,
+    Row,
+    decode,
+    find_picture,
+    nfc,
+    number,
+    short,
+    wrong_name,
+)
 
 NAME = 'label.csv'
 NAMED = False  # classes may be numbers
@@ -65,14 +74,14 @@ def _heading(part, line, fields):
 
 
 def _read_row(part, line, row, present):
-    name = row['img_name']
-    name = name if name in present else name.strip()
-    wrong = wrong_name('img_name', name, present)
-    if wrong:
-        part.complain(wrong, line)
+    text = row['img_name']
+    name = (find_picture(text, present)
+            or find_picture(text.strip(), present))
+    if not name:
+        part.complain(wrong_name('img_name', text.strip(), present), line)
         return
     part.rows.setdefault(name, [])
-    label = row['label'].strip()
+    label = nfc(row['label'].strip())
     texts = [row[corner].strip() for corner in CORNERS]
     if not label and not any(texts):
         return  # a picture without an object
