@@ -1,4 +1,5 @@
 """The book runs elsewhere and is published by a push: the files for that."""
+import io
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from IPython.core.inputtransformer2 import TransformerManager
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
@@ -176,6 +178,40 @@ def test_a_colab_notebook_needs_no_myst_and_no_file_beside_it():
     pictures = re.findall(r'!\[[^\]]*\]\(([^)]*)\)', text)
     assert len(pictures) > 3
     assert all(link.startswith('https://') for link in pictures)
+
+
+def test_a_colab_notebook_finds_the_records_that_it_reads(
+        tmp_path, monkeypatch):
+    raw = '{}/raw/{}/'.format(*pages.repository())
+
+    def committed(address):
+        """What GitHub would send, without a network."""
+        assert address.startswith(raw)
+        return io.BytesIO((ROOT / address.removeprefix(raw)).read_bytes())
+
+    monkeypatch.setattr('urllib.request.urlopen', committed)
+    labels = colab.plain.Labels(colab.plain.book_pages())
+    readers = []
+    for path in notebooks.notebook_paths():
+        cells = colab.prepare(path, labels).cells
+        here = tmp_path / path.stem / 'content'
+        here.mkdir(parents=True)
+        monkeypatch.chdir(here)
+        setup, *code = (c.source for c in cells if c.cell_type == 'code')
+        exec(TransformerManager().transform_cell(setup), {})
+        for name in set(re.findall(r'[\w./-]*_data/[\w.-]+\.\w+',
+                                   '\n'.join(code))):
+            assert (path.parent / name).read_bytes() == (
+                here / name).read_bytes(), f'{path.stem} reads {name}'
+            readers.append(path.stem)
+    assert {'average-precision', 'solutions', 'speed'} <= set(readers)
+
+
+def test_a_record_that_is_not_there_stops_the_making_of_colab_notebooks():
+    path = notebooks.BOOK / 'beyond' / 'speed.ipynb'
+    cell = nbformat.v4.new_code_cell("open('../_data/none.json')")
+    with pytest.raises(FileNotFoundError, match='speed.*none.json'):
+        colab.records(path, nbformat.v4.new_notebook(cells=[cell]))
 
 
 # Addresses and times
