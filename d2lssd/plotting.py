@@ -130,14 +130,14 @@ def plot_score_iou(axes, score, iou, threshold=0.5, iou_threshold=0.5):
         axes: matplotlib axes.
         score, iou: float tensors ``(n,)``; see `best_iou`.
         threshold, iou_threshold: where the lines stand that part sure
-            detections from unsure ones, and well placed from badly placed
-            ones; dots are those that are well placed, crosses the others.
+            detections from unsure ones, and boxes that fit from those that
+            do not; dots are boxes that reach this IoU, crosses the others.
     """
     good = iou >= iou_threshold
     axes.scatter(iou[~good], score[~good], s=24, c=COLORS[5], marker='x',
-                 lw=1.2, label='badly placed')
+                 lw=1.2, label=f'IoU below {iou_threshold:g}')
     axes.scatter(iou[good], score[good], s=24, c=COLORS[0], marker='o',
-                 alpha=0.6, lw=0, label='well placed')
+                 alpha=0.6, lw=0, label=f'IoU at least {iou_threshold:g}')
     axes.axvline(iou_threshold, color='#1f2328', ls='--', lw=1)
     axes.axhline(threshold, color='#1f2328', ls='--', lw=1)
     axes.set(xlabel='IoU with the nearest true box', ylabel='score',

@@ -178,13 +178,21 @@ def test_precision_is_drawn_over_recall_with_a_dot_at_the_threshold():
     d2lssd.plot_precision_recall(plt.figure().subplots(), {'none': empty})
 
 
-def test_scores_are_drawn_over_ious_well_and_badly_placed_apart():
+def test_scores_are_drawn_over_ious_below_and_above_the_line_apart():
     axes = plt.figure().subplots()
     score, iou = torch.tensor([[0.9, 0.2, 0.8], [0.7, 0.5, 0.1]])
     d2lssd.plot_score_iou(axes, score, iou)
     bad, good = (part.get_offsets().tolist() for part in axes.collections)
     assert good == [pytest.approx([0.7, 0.9]), pytest.approx([0.5, 0.2])]
     assert bad == [pytest.approx([0.1, 0.8])]
+    # `mistakes` calls only a part of the crosses badly placed.
+    assert axes.get_legend_handles_labels()[1] == [
+        'IoU below 0.5', 'IoU at least 0.5']
+    axes = plt.figure().subplots()
+    d2lssd.plot_score_iou(axes, score, iou, iou_threshold=0.75)
+    bad, good = axes.collections
+    assert (len(bad.get_offsets()), bad.get_label()) == (3, 'IoU below 0.75')
+    assert len(good.get_offsets()) == 0
 
 
 def test_in_a_notebook_a_plot_is_shown_once_and_then_replaced(monkeypatch):
