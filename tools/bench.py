@@ -6,8 +6,9 @@ The reference is `d2l`, the library of *Dive into Deep Learning*, with the
 training and prediction loops of its SSD section; it is installed into
 _build/bench, away from the book's own environment. Every measurement is a
 process of its own, the two sides take turns, and what counts is the median of
-all rounds. Results go to book/_data/bench.json, from which the chapter on
-speed reads, and as a table and a plot to _build/bench.
+all rounds. Results go to book/_data/bench.json, beside those of other
+machines, from where the chapter on speed reads them, and as a table and a
+plot to _build/bench.
 """
 import argparse
 import datetime
@@ -31,6 +32,7 @@ BATCH = 32
 # What training gained, in the order in which it was done.
 STEPS = ['reference', 'targets', 'bfloat16', 'channels last', 'memory kept']
 SIDES = ['reference', 'd2lssd']
+SAME_MACHINE = 'processor', 'cores', 'bfloat16', 'system', 'gpu'
 
 
 # What one process measures: each returns numbers by name, times in seconds.
@@ -224,8 +226,6 @@ def memory(side, short=False):
     """Greatest memory of a process that trains: the package with all its
     pictures, 1000 and 100, the reference with no more than it is given; or
     the package as on a machine that is short of memory."""
-    import resource
-
     import torch
 
     import d2lssd
@@ -237,8 +237,16 @@ def memory(side, short=False):
         d2lssd.read_data_bananas(False)
     else:
         listing([], torch.device('cpu'), 5)
-    return {'bytes': 1024 * resource.getrusage(
-        resource.RUSAGE_SELF).ru_maxrss}
+    return {'bytes': peak()}
+
+
+def peak():
+    """Greatest memory of this process, in bytes."""
+    if sys.platform == 'linux':  # ru_maxrss counts who started it, too
+        status = Path('/proc/self/status').read_text()
+        return 1024 * int(status.partition('VmHWM:')[2].split()[0])
+    import resource
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def importing(side):
@@ -334,6 +342,8 @@ def install_reference():
 def machine():
     """What the numbers were measured on."""
     import torch
+
+    from d2lssd.training import _has_bfloat16_units
     name = platform.processor() or platform.machine()
     memory = None
     if sys.platform == 'linux':
@@ -344,12 +354,31 @@ def machine():
         memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
     facts = {'processor': name, 'cores': len(os.sched_getaffinity(0))
              if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
+             'bfloat16': _has_bfloat16_units(),
              'threads': torch.get_num_threads(), 'memory': memory,
              'system': platform.system(), 'python':
              platform.python_version(), 'torch': torch.__version__}
     if torch.cuda.is_available():
         facts['gpu'] = torch.cuda.get_device_name()
     return facts
+
+
+def record_of(facts, records):
+    """The record of a machine; a new one, last in the list, if there is none.
+
+    What is installed may change; then all is the same machine still."""
+    for record in records:
+        if all(record['machine'].get(fact) == facts.get(fact)
+               for fact in SAME_MACHINE):
+            return record
+    records.append({'works': {}, 'commits': {}})
+    return records[-1]
+
+
+def named(facts):
+    """A machine in words."""
+    return (f'{facts["cores"]} cores of {facts["processor"]}, '
+            f'with{"" if facts["bfloat16"] else "out"} units for bfloat16')
 
 
 def commit():
@@ -404,7 +433,8 @@ UNITS = {'seconds': (1e3, 'ms'), 'read back': (1e3, 'ms'),
 
 def cell(numbers, key):
     factor, unit = UNITS[key]
-    return f'{numbers[key]["median"] * factor:.3g} {unit}'
+    number = float(f'{numbers[key]["median"] * factor:.3g}')
+    return f'{number:g} {unit}'
 
 
 def table(works):
@@ -453,7 +483,7 @@ def parse(argv):
     parser.add_argument('--rounds', type=int, default=3, metavar='N',
                         help='(default: %(default)s)')
     parser.add_argument('--list', action='store_true',
-                        help='print the works, and what is recorded')
+                        help='print the works, and the record of each machine')
     parser.add_argument('--run', nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.rounds < 1:
@@ -464,11 +494,12 @@ def parse(argv):
     return args
 
 
-def read_record():
+def read_records():
+    """What was measured: a record for each machine."""
     try:
         return json.loads(RECORD.read_text(encoding='utf-8'))
     except FileNotFoundError:
-        return {'works': {}}
+        return []
 
 
 def main(argv=None):
@@ -478,31 +509,38 @@ def main(argv=None):
         function, arguments = WORKS[work][:2]
         print(json.dumps(function(side, *arguments)))
         return
-    record = read_record()
+    records = read_records()
     if args.list:
         print('\n'.join(WORKS))
-        print('\n' + table(record['works']))
+        for record in records:
+            print(f'\n{named(record["machine"])}, {record["date"]}\n\n'
+                  + table(record['works']))
         return
     import torch
 
     from d2lssd.data.files import replacing
-    works = args.works or [work for work in WORKS if torch.cuda.is_available()
-                           or 'GPU' not in work]
+    works = args.works or [
+        work for work in WORKS
+        if torch.cuda.is_available() or 'GPU' not in work
+        if sys.platform != 'win32' or 'memory' not in work]
     install_reference()
     results = bench(works, args.rounds)
+    facts = machine()
+    record = record_of(facts, records)
     merged = {**record['works'], **results}
-    commits = {**record.get('commits', {}), **dict.fromkeys(results, commit())}
-    record = {'commits': commits, 'machine': machine(),
-              'date': f'{datetime.date.today()}', 'works': {
-                  work: merged[work] for work in WORKS if work in merged}}
+    record.update({
+        'machine': facts, 'date': f'{datetime.date.today()}',
+        'commits': {**record['commits'], **dict.fromkeys(results, commit())},
+        'works': {work: merged[work] for work in WORKS if work in merged}})
     with replacing(RECORD) as temporary:
         temporary.write_text(
-            json.dumps(record, indent=1, ensure_ascii=False) + '\n', 'utf-8')
+            json.dumps(records, indent=1, ensure_ascii=False) + '\n', 'utf-8')
     text = table(record['works'])
     (FOLDER / 'bench.md').write_text(text + '\n', encoding='utf-8')
     plot(record['works'], FOLDER / 'bench.png')
-    print(f'\n{text}\n\nwritten to {RECORD.relative_to(ROOT)}, and with a '
-          f'plot to {FOLDER.relative_to(ROOT)}')
+    print(f'\n{named(facts)}\n\n{text}\n\nwritten to '
+          f'{RECORD.relative_to(ROOT)}, and with a plot to '
+          f'{FOLDER.relative_to(ROOT)}')
 
 
 if __name__ == '__main__':
