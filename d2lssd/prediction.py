@@ -245,12 +245,15 @@ def save_weights(net, path, card=None):
         card: dict of what to remember; written beside it, as NAME.json.
 
     Raises:
-        ValueError: another ending; weights that are no finite numbers.
+        ValueError: another ending; weights that are no finite numbers; a
+            file of the card's name that is no card.
         OSError: no room, no rights.
     """
     from safetensors.torch import save_file
 
     path = weights_path(path)
+    if card is not None:
+        refuse_stranger(path.with_suffix('.json'))
     state = {name: value.detach().cpu().contiguous()
              for name, value in net.state_dict().items()}
     for name, value in state.items():
@@ -266,7 +269,6 @@ def save_weights(net, path, card=None):
                                      'classes': json.dumps(classes_of(net)),
                                      'sizes': json.dumps(net.sizes)})
     if card is not None:
-        refuse_stranger(path.with_suffix('.json'))
         card = {**card, 'classes': classes_of(net), 'crc32': checksum(state)}
         with replacing(path.with_suffix('.json')) as temporary:
             temporary.write_text(json.dumps(card, indent=1) + '\n', 'utf-8')

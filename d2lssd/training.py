@@ -456,7 +456,6 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
         pictures = read_pictures(recipe, source, progress)
     distributed.check_share(recipe.batch_size, _whole(
         recipe, pictures[0]) if pictures else recipe.batch_size)
-    pictures = pictures and _on_card(pictures, device)
     classes = classes_in(source)
     if pictures:
         _check_classes_seen(source, pictures[1], classes)
@@ -474,6 +473,7 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
             print(f'{checkpoint}: goes on after epoch {len(run.history)} of '
                   f'{recipe.num_epochs}', file=sys.stderr)
     distributed.check_same(len(run.history), f'what lies in {checkpoint}')
+    pictures = pictures and _on_card(pictures, device)
     epochs = batches(recipe, len(run.history), source, seed, pictures)
     bar = tqdm(total=recipe.num_epochs * steps, unit='step',
                initial=len(run.history) * steps,

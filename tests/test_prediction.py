@@ -270,6 +270,7 @@ def test_a_card_overwrites_nothing_but_a_card(tmp_path, text):
     with pytest.raises(ValueError, match='mine.json: .*describes no weights'):
         d2lssd.save_weights(net, tmp_path / 'mine.safetensors', {})
     assert labels.read_text() == text
+    assert list(tmp_path.iterdir()) == [labels]
     labels.unlink()
     for _ in range(2):
         d2lssd.save_weights(net, tmp_path / 'mine.safetensors', {})
