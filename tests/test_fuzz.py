@@ -295,6 +295,7 @@ def test_a_changed_bit_in_a_checkpoint_is_noticed(checkpoint, tmp_path, place):
     assert not goes_on(path)
 
 
+@pytest.mark.filterwarnings('ignore:.*it goes on from the checkpoint')
 @FEW
 @given(data=st.data())
 def test_a_checkpoint_of_any_content_goes_on_or_is_refused(

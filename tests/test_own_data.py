@@ -160,7 +160,7 @@ def test_the_learning_rate_of_a_folder_ends_near_zero(splits, monkeypatch):
 
 
 def test_a_picture_may_hold_hundreds_of_boxes(tmp_path):
-    make(tmp_path / 'mine', 2)
+    make(tmp_path / 'mine', 2, ['sky'])
     rows = ''.join(f'0.png,sky,{x},{y},{x + 3},{y + 2}\n'
                    for x in range(0, 60, 3) for y in range(0, 60, 3))
     with open(tmp_path / 'mine' / 'label.csv', 'a', encoding='utf-8') as file:
