@@ -33,7 +33,7 @@ book: env ## build the pages from the stored outputs (about a minute)
 	@$(PY) tools/build.py
 
 .PHONY: test
-test: env lint book unit notebooks browser ## check everything (about 15 minutes)
+test: env lint book unit notebooks browser ## check everything (15 to 30 minutes)
 	@echo 'All checks passed.'
 
 .PHONY: lint

@@ -1,5 +1,7 @@
 """Your own pictures: read right, or refused with file, line and value."""
+import io
 import math
+import zipfile
 
 import numpy as np
 import pytest
@@ -413,11 +415,17 @@ def test_names_mean_the_same_in_both_forms_of_unicode(tmp_path, there,
 
 def test_two_pictures_whose_names_look_alike_stay_two(tmp_path):
     names = [f'{NFC}.png', f'{NFD}.png']
-    make(tmp_path, f'{NFC}.png,a,0,0,9,9\n{NFD}.png,b,0,0,9,9\n', names)
-    if len(list((tmp_path / 'images').iterdir())) < 2:
-        pytest.skip('this disk takes both for one')
+    picture = io.BytesIO()
+    Image.new('RGB', (100, 50)).save(picture, 'PNG')
+    # In an archive, for some disks take both for one.
+    with zipfile.ZipFile(tmp_path / 'a.zip', 'w') as archive:
+        for name in names:
+            archive.writestr(f'images/{name}', picture.getvalue())
+        archive.writestr('label.csv', f'{HEADING}{NFC}.png,a,0,0,9,9\n'
+                         f'{NFD}.png,b,0,0,9,9\n')
     assert {each.path.name: each.classes for each in survey_folder(
-        tmp_path).pictures} == {names[0]: [0], names[1]: [1]}
+        zipfile.Path(tmp_path / 'a.zip')).pictures} == {
+            names[0]: [0], names[1]: [1]}
 
 
 def test_a_picture_keeps_its_split_in_either_form_of_unicode():
