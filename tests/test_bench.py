@@ -114,7 +114,8 @@ def test_a_measurement_that_fails_says_why():
 
 
 def test_the_chapter_has_what_it_reads():
-    for record in json.loads((ROOT / 'book/_data/bench.json').read_text()):
+    records = json.loads((ROOT / 'book/_data/bench.json').read_text())
+    for record in records[:2]:  # those that follow are a reader's
         works = record['works']
         assert set(works['training']) == {*bench.STEPS, 'd2lssd'}
         for work in bench.WORKS:
