@@ -98,7 +98,7 @@ def _free_memory(root='/'):
 
 
 @contextlib.contextmanager
-def sparing(*blocks):
+def sparing(*blocks, twice=False):
     """Let downsampling blocks keep little of what they compute.
 
     To learn, a block needs most of what it computed on the way, and that of
@@ -111,6 +111,8 @@ def sparing(*blocks):
     Args:
         *blocks: of `down_sample_blk`, on a processor; any other module is left
             as it is.
+        twice: compute the first convolution once more as well, and keep only
+            what the second one gave.
 
     Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost"
     (2016).
@@ -118,7 +120,7 @@ def sparing(*blocks):
     room = _Room()
     blocks = [block for block in blocks if _is_known(block)]
     for block in blocks:
-        block.forward = _sparing(block, room)
+        block.forward = _sparing(block, room, twice)
     try:
         yield
     finally:
@@ -140,13 +142,13 @@ def _is_known(block):
                         for part in block.modules()))
 
 
-def _sparing(block, room):
+def _sparing(block, room, twice):
     whole = block.forward
 
     def forward(X):
         if not (block.training and torch.is_grad_enabled()):
             return whole(X)
-        return _Sparing.apply(X, block, room, *block.parameters())
+        return _Sparing.apply(X, block, room, twice, *block.parameters())
     return forward
 
 
@@ -169,7 +171,7 @@ class _Sparing(torch.autograd.Function):
     """A downsampling block, and its gradient by hand."""
 
     @staticmethod
-    def forward(ctx, X, block, room, *weights):
+    def forward(ctx, X, block, room, twice, *weights):
         conv1, norm1, _, conv2, norm2, _, _ = block
         dtype = (torch.get_autocast_dtype('cpu')
                  if torch.is_autocast_enabled('cpu') else X.dtype)
@@ -177,6 +179,8 @@ class _Sparing(torch.autograd.Function):
         with torch.autocast('cpu', enabled=False):
             y1 = _conv(x, conv1)
             a, *_ = _norm_relu(y1, norm1, room, count=True)
+            if twice:
+                y1 = None
             y2 = _conv(a, conv2)
             a, *stats = _norm_relu(y2, norm2, room, count=True)
         Y, places = _pool(a, room)
@@ -196,6 +200,8 @@ class _Sparing(torch.autograd.Function):
         grad, *norm2_grads = _norm_backward(
             _pool_backward(grad, y2, places, room), y2, norm2, stats)
         del y2
+        if y1 is None:
+            y1 = _conv(x, conv1)
         a, *stats = _norm_relu(y1, norm1, room)
         grad, *conv2_grads = _conv_backward(grad, a, conv2, True)
         aten.threshold_backward.grad_input(grad, a, 0, grad_input=grad)
@@ -203,7 +209,7 @@ class _Sparing(torch.autograd.Function):
         del y1
         grad, *conv1_grads = _conv_backward(
             grad, x, conv1, ctx.needs_input_grad[0])
-        return (grad if grad is None else grad.to(dtype), None, None,
+        return (grad if grad is None else grad.to(dtype), None, None, None,
                 *conv1_grads, *norm1_grads, *conv2_grads, *norm2_grads)
 
 

@@ -450,7 +450,7 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
     recipe, seed = find_recipe(recipe, **changes), whole('seed', seed)
     distributed.join()
     device = device or distributed.device()
-    keep_memory(ROOM * recipe.batch_size * recipe.side**2)
+    plenty = keep_memory(ROOM * recipe.batch_size * recipe.side**2)
     spare = device.type == 'cpu' and distributed.world_size() == 1
     with distributed.one_goes_first():
         pictures = read_pictures(recipe, source, progress)
@@ -483,9 +483,10 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
     validation = validate and DataLoader(BananasDataset(
         False, source, progress=progress, **_options(recipe, source)), 50,
         generator=torch.Generator())
-    # Before the first three feature maps are pooled they are the largest.
+    # The maps of the first blocks are the largest.
+    blocks = (*net.blk_0.children(), net.blk_1) if spare else ()
     with (bar, distributed.naming_the_lost(checkpoint),
-          sparing(*net.blk_0.children() if spare else ())):
+          sparing(*blocks, twice=not plenty)):
         try:
             if checkpoint and distributed.rank() == 0:
                 run.save(checkpoint)  # no room, no rights: say so at once

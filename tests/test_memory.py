@@ -91,18 +91,19 @@ def learn(net, X, Y, bfloat16=False, steps=2):
         optimizer.step()
 
 
+@pytest.mark.parametrize('twice', [False, True])
 @pytest.mark.parametrize('bfloat16', [False, True])
 @pytest.mark.parametrize('side', [128, 150])
 @pytest.mark.parametrize('layout', [torch.channels_last,
                                     torch.contiguous_format])
 def test_blocks_that_keep_little_learn_the_same_bits(
-        learner, bfloat16, side, layout):
+        learner, bfloat16, side, layout, twice):
     net, X, Y = learner
     net.to(memory_format=layout)
     X = X[..., :side, :side].contiguous(memory_format=layout)
     other = copy.deepcopy(net)
     learn(net, X, Y, bfloat16)
-    with sparing(*other.blk_0, other.blk_1):
+    with sparing(*other.blk_0, other.blk_1, twice=twice):
         learn(other, X, Y, bfloat16)
     assert net.blk_0[0][1].num_batches_tracked == 2
     for name, value in net.state_dict().items():  # counts and means as well
@@ -168,7 +169,7 @@ from pathlib import Path
 from d2lssd import memory, training
 memory._free_memory = lambda: float(sys.argv[1])
 if sys.argv[2] == 'whole blocks':
-    training.sparing = lambda *blocks: contextlib.nullcontext()
+    training.sparing = lambda *blocks, twice: contextlib.nullcontext()
 d2lssd.train('source', num_epochs=1, num_pictures=48, batch_size=16,
              bfloat16=False, device=torch.device('cpu'), progress=False)
 # Not by getrusage, to which the process that started this one counts.
@@ -211,12 +212,13 @@ def test_afterwards_blocks_are_as_they_were(learner, fault):
     (0, 2, False), (0.3e9, 2, False), (0.5e9, 2, True), (0.5e9, 4, False)])
 def test_training_keeps_freed_memory_where_the_minibatch_leaves_room(
         monkeypatch, tmp_path, free, batch_size, kept):
-    blocks, told = [], []
+    blocks, told, again = [], [], []
 
     @contextlib.contextmanager
-    def watch(*some):
+    def watch(*some, twice):
         blocks.extend(some)
-        with sparing(*some):
+        again.append(twice)
+        with sparing(*some, twice=twice):
             yield
     monkeypatch.setenv('D2LSSD_HOME', str(tmp_path))
     monkeypatch.setattr(memory, '_free_memory', lambda: free)
@@ -228,6 +230,7 @@ def test_training_keeps_freed_memory_where_the_minibatch_leaves_room(
                                 batch_size=batch_size, progress=False,
                                 device=torch.device('cpu'))
     assert (told[0][memory.MOST_MAPPED] == 0) is kept
-    assert len(blocks) == 3
+    assert again == [not kept]
+    assert len(blocks) == 4
     assert len(history) == 1
     assert not any('forward' in vars(layer) for layer in net.modules())
