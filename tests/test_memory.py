@@ -181,12 +181,13 @@ print(status.partition('VmHWM:')[2].split()[0])
 @pytest.mark.skipif(sys.platform != 'linux', reason='glibc is told to spare')
 def test_training_that_spares_memory_needs_less_of_it(tmp_path):
     environment = {**os.environ, 'D2LSSD_HOME': str(tmp_path)}
-    # Kibibytes; PyTorch and the pictures take most of each.
-    least, kept, most = (int(subprocess.run(
+    # Kibibytes; PyTorch and the pictures take most of each. Where memory is
+    # kept, gaps in it come and go by 0.3 GB from run to run.
+    least, whole, kept = (int(subprocess.run(
         [sys.executable, '-c', PEAK, *how], env=environment, check=True,
         capture_output=True, text=True).stdout) for how in (
-            ('0', 'spared'), ('inf', 'spared'), ('inf', 'whole blocks')))
-    assert most - kept > 200_000
+            ('0', 'spared'), ('0', 'whole blocks'), ('inf', 'spared')))
+    assert whole - least > 200_000
     assert kept - least > 100_000
 
 
