@@ -110,6 +110,17 @@ def test_blocks_that_keep_little_learn_the_same_bits(
         assert torch.equal(value, other.state_dict()[name]), name
 
 
+def test_what_is_computed_twice_is_not_kept(learner):
+    net, X, _ = learner
+    kept = []
+    for twice in False, True:
+        with sparing(net.blk_0[0], twice=twice):
+            node = net.blk_0[0](X).grad_fn
+        kept.append(sum(part.nbytes for part in node.kept
+                        if isinstance(part, torch.Tensor)))
+    assert kept[0] - kept[1] == 2 * 16 * 150 * 150 * 4
+
+
 def test_a_backward_pass_in_little_memory_reaches_the_input_but_only_once(
         learner):
     net, X, _ = learner
