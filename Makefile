@@ -87,8 +87,9 @@ slides: env ## make slides of the chapters, shown without a network
 	@$(PY) tools/slides.py
 
 .PHONY: assignment
-assignment: env ## make an nbgrader assignment of all EXERCISES in COURSE
-	@$(PY) tools/assignment.py $(if $(COURSE),--course $(COURSE)) $(EXERCISES)
+assignment: env ## make an nbgrader assignment NAME of EXERCISES in COURSE
+	@$(PY) tools/assignment.py $(if $(COURSE),--course '$(COURSE)') \
+	  $(if $(NAME),--name '$(NAME)') $(EXERCISES)
 
 .PHONY: weights
 weights: env ## train and measure the shipped weights (hours; resumes)

@@ -89,8 +89,8 @@ def adapt(net, classes):
     the class predictors' channels of the background and of each class whose
     name the network knows. A new class starts as the mean of the classes
     known so far, on which it is a fair first guess that here is *something*;
-    k new classes share its score, each lowered by log k, so that the
-    background stays as likely as it was.
+    k new classes share its score, each lowered by log k. So if none of the old
+    classes is kept, the background stays about as likely as it was.
 
     Args:
         net: a `TinySSD`.

@@ -113,12 +113,65 @@ def test_a_function_keeps_its_first_lines_and_hides_the_rest(tmp_path):
      "'twice' defines no twice"),
     (TWICE, [*SOLVED, code('1', solution='thrice')],
      "no chapter has an exercise 'thrice'"),
+    (TWICE | {'kind': 'compute'},
+     [code('half = 2', solution='twice'), SOLVED[2]],
+     "'twice' assigns nothing to twice"),
+    (TWICE, [code('%time twice = 3', solution='twice'), SOLVED[2]],
+     "'twice': invalid syntax: '%time twice = 3'"),
 ])
 def test_a_book_that_does_not_fit_is_refused(tmp_path, exercise, solution,
                                              message):
     with pytest.raises(assignment.AssignmentError,
                        match=re.escape(message)):
         assignment.assemble(*small_book(tmp_path, exercise, *solution))
+
+
+@pytest.fixture
+def two_versions(tmp_path, monkeypatch):
+    """Two instructors' notebooks that differ, and a folder for a course."""
+    monkeypatch.setattr(assignment, 'nbgrader', lambda *_: '')
+    book = small_book(tmp_path, TWICE, *SOLVED)
+    first, second = assignment.assemble(*book), assignment.assemble(*book)
+    second.cells[0].source += ' Changed.'
+    return first, second, tmp_path / 'my course'
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob('*')
+            if path.is_file()}
+
+
+def test_an_assignment_is_never_written_over(two_versions):
+    first, second, course = two_versions
+    assignment.write(first, course, 'week1')
+    before = contents(course)
+    with pytest.raises(assignment.AssignmentError, match='Take another name'):
+        assignment.write(second, course, 'week1')
+    assert contents(course) == before
+    assignment.write(first, course, 'week1')
+    assignment.write(second, course, 'week2')
+    added = set(contents(course)) - set(before)
+    assert {path.name for path in added} == {'week2.ipynb'}
+    assert before.items() <= contents(course).items()
+
+
+def test_what_a_course_has_of_its_own_is_kept(two_versions, capsys):
+    notebook, _, course = two_versions
+    course.mkdir()
+    (course / 'README.md').write_text('How we mark')
+    (course / 'nbgrader_config.py').write_text('c = get_config()')
+    assignment.write(notebook, course, 'week1')
+    assert (course / 'README.md').read_text() == 'How we mark'
+    assert (course / 'nbgrader_config.py').read_text() == 'c = get_config()'
+    assert 'is yours and was kept' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('name', ['', '../x', 'a b', '-x', 'a+b'])
+def test_a_name_that_makes_no_assignment_is_refused(two_versions, name):
+    notebook, _, course = two_versions
+    with pytest.raises(assignment.AssignmentError, match='letters, digits'):
+        assignment.write(notebook, course, name)
+    assert not course.exists()
 
 
 def test_an_unknown_exercise_is_refused_with_the_known_ones(tmp_path):

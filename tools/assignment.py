@@ -11,7 +11,6 @@ import argparse
 import ast
 import os
 import re
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -54,27 +53,29 @@ for _name in [n for n in sys.modules if n.split('.')[0] == 'd2lssd']:
 README = """\
 # Course folder for nbgrader
 
-    source/{name}/      your version, with answers and all tests
-    release/{name}/     the students' version: hand out this one
+NAME is an assignment's name: `{name}`, or what you called others.
+
+    source/NAME/        your version, with answers and all tests
+    release/NAME/       the students' version: hand out this one
     submitted/          put what you collect here (see below)
     nbgrader_config.py  settings; the comments say why
     gradebook.db        nbgrader's database
 
 Keep this folder elsewhere if it lies in `_build`: `make clean` removes that.
 
-1. Hand out `release/{name}/{name}.ipynb`. Students need the environment of
+1. Hand out `release/NAME/NAME.ipynb`. Students need the environment of
    the book.
 2. Collect. Without nbgrader's exchange, put each notebook by hand to
-   `submitted/STUDENT/{name}/{name}.ipynb`.
+   `submitted/STUDENT/NAME/NAME.ipynb`.
 3. In this folder, in the environment of the book:
 
-       nbgrader autograde {name}
-       nbgrader generate_feedback {name}
+       nbgrader autograde NAME
+       nbgrader generate_feedback NAME
        nbgrader export            # grades.csv
 
    Answers in words wait for you: `jupyter lab` here, then *Nbgrader →
    Formgrader*. Generate the feedback after that; it lies in
-   `feedback/STUDENT/{name}/`.
+   `feedback/STUDENT/NAME/`.
 
 Student code runs with your rights while it is marked. Do that in a container
 or under an account that has nothing to lose.
@@ -183,8 +184,17 @@ def solved_code(exercise):
     source = '\n\n\n'.join(cell.source.strip() for cell in exercise.solution
                            if cell.cell_type == 'code')
     lines = source.splitlines()
-    nodes = ast.parse(source).body
+    try:
+        nodes = ast.parse(source).body
+    except SyntaxError as error:
+        raise AssignmentError(
+            f'solution of {exercise.name!r}: {error.msg}: '
+            f'{(error.text or "").strip()!r}; only plain Python can be turned '
+            'into an answer cell') from None
     starts = [first_line(node) - 1 for node in nodes]
+    named = {target.id for node in nodes for target in ast.walk(node)
+             if isinstance(target, ast.Name)
+             and isinstance(target.ctx, ast.Store)}
     imports, rest, main = [], [], None
     for node, start, end in zip(nodes, starts, [*starts[1:], len(lines)]):
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -212,6 +222,9 @@ def solved_code(exercise):
         answer = [*main, *helpers, f'{indent}### END SOLUTION']
         imports += ['', ''] if imports else []
     else:
+        if exercise.variable not in named:
+            raise AssignmentError(f'solution of {exercise.name!r} assigns '
+                                  f'nothing to {exercise.variable}')
         answer = [f'# Assign your answer to {exercise.variable}.',
                   '### BEGIN SOLUTION', *rest, '### END SOLUTION']
     return '\n'.join([*imports, *answer])
@@ -326,14 +339,32 @@ def nbgrader(course, *arguments):
 
 
 def write(notebook, course, name):
-    """Put the notebook into a course folder, make the students' version."""
-    folder = course / 'source' / name
-    folder.mkdir(parents=True, exist_ok=True)
+    """Put the notebook into a course folder, make the students' version.
+
+    Nothing that is there already is written over; prints what was kept."""
+    if not re.fullmatch(r'\w[\w.-]*', name):
+        raise AssignmentError(f'the name {name!r}: letters, digits, _, . and '
+                              '- are what nbgrader takes')
+    path = course / 'source' / name / f'{name}.ipynb'
     nbformat.validate(notebook)
-    nbformat.write(notebook, folder / f'{name}.ipynb')
-    if not (course / 'nbgrader_config.py').exists():  # it may be edited
-        shutil.copy(Path(__file__).with_name('nbgrader_config.py'), course)
-    (course / 'README.md').write_text(README.format(name=name), 'utf-8')
+    text = nbformat.writes(notebook) + '\n'
+    if path.exists() and path.read_text('utf-8') != text:
+        raise AssignmentError(
+            f'{path} is there and differs from what would be written: it has '
+            'other exercises, or was edited, or the book has changed since. '
+            'Take another name (NAME=... of make assignment), or move that '
+            'folder away')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, 'utf-8')
+    settings = Path(__file__).with_name('nbgrader_config.py')
+    for file, new in (('nbgrader_config.py', settings.read_text('utf-8')),
+                      ('README.md', README.format(name=name))):
+        if not (course / file).exists():
+            (course / file).write_text(new, 'utf-8')
+        elif (file == settings.name
+              and (course / file).read_text('utf-8') != new):
+            print(f'{course / file} is yours and was kept. What the marking '
+                  f'of these exercises needs stands in {settings}.')
     nbgrader(course, 'generate_assignment', name, '--force')
     return course / 'release' / name / f'{name}.ipynb'
 
@@ -350,7 +381,8 @@ def main():
     options = parser.parse_args()
     try:
         notebook = assemble(book_pages(), SOLUTIONS, options.exercise)
-        released = write(notebook, options.course.resolve(), options.name)
+        released = write(notebook, options.course.expanduser().resolve(),
+                         options.name)
     except (AssignmentError, OSError) as error:
         raise SystemExit(f'No assignment made: {error}') from None
     tests = [cell.metadata.nbgrader.points for cell in notebook.cells

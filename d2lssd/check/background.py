@@ -23,12 +23,15 @@ matching_by_hand = Value(
     mistakes={
         'This is rule 2 alone. By rule 1 every box takes an anchor first, '
         'even where another box overlaps that anchor more.':
-            [1, 1, 0, -1, 0],
+            [1, 1, -1, -1, -1],
         'This is rule 1 alone. What does rule 2 say of the anchors that are '
         'left over?': [1, -1, 0, -1, 2],
         'The boxes chose in the order of their numbers. The greatest IoU of '
         'the whole table goes first, whoever it belongs to.':
-            [0, 1, 0, -1, 2],
+            [0, 1, -1, -1, 2],
+        'Here two boxes took the same anchor, and one of them lost it. An '
+        'anchor that is taken is struck out, and the box takes its next '
+        'best.': [1, 1, -1, -1, 2],
         'A left-over anchor got a box that it hardly overlaps. Rule 2 has a '
         'threshold.': [1, 1, 0, 2, 2],
         'These are counted from 1, with 0 for background, as class labels '
@@ -91,6 +94,17 @@ def _row_by_row(boxes1, boxes2):
     return shared / (areas[0] + areas[1] - shared)
 
 
+def _with_epsilon(small):
+    def mistake(boxes1, boxes2):
+        shared, area1, area2 = _parts(boxes1, boxes2)
+        return shared / (area1 + area2 - shared + small)
+    mistake.__doc__ = (
+        'A small number is added to the union, and the IoU is no longer what '
+        'it was. These boxes have an area, so nothing is divided by 0: leave '
+        'it out.')
+    return mistake
+
+
 def _iou_inputs():
     draw = torch.Generator().manual_seed(1)
     return [(torch.tensor([[0., 0, 4, 4]]),
@@ -111,7 +125,8 @@ def _more_boxes():
 pairwise_iou = Code(
     'pairwise_iou(boxes1, boxes2)', BOXES, 'How much do two boxes agree?',
     box_iou, _iou_inputs,
-    [_unclamped, _shared_twice, _of_smaller, _centers, _turned, _row_by_row],
+    [_unclamped, _shared_twice, _of_smaller, _centers, _turned, _row_by_row,
+     *map(_with_epsilon, (1e-7, 1e-6, 1e-5))],
     gradient=[0, 1], larger=_more_boxes)
 
 

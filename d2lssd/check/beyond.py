@@ -423,6 +423,7 @@ def _pictures(error=0.02, deviations=2, share=0.9, objects=2):
 how_many_pictures = Value(
     'how_many_pictures', 'beyond/your-own-data', 'Measure',
     right=lambda: round(_pictures()), kind='a whole number of pictures',
+    tolerance=0.003,  # 0.1 is no binary number, and `int` cuts off
     mistakes={
         'These are objects. A picture has two of them.':
             lambda: round(_pictures(objects=1)),

@@ -79,8 +79,9 @@ def _compare_tensors(came, right):
         return (f'came shape {tuple(came.shape)}, expected '
                 f'{tuple(right.shape)}')
     if came.dtype != right.dtype:
-        return (f'came {_kind(came)}, expected {_kind(right)}, as the input '
-                'is')
+        as_input = (right.is_floating_point() or right.dtype == torch.uint8)
+        return (f'came {_kind(came)}, expected {_kind(right)}'
+                + ', as the input is' * as_input)
     precise = right.dtype == torch.float64
     near = (came.detach() == right) if not right.is_floating_point() else (
         torch.isclose(came.detach(), right.detach(), equal_nan=True,

@@ -316,13 +316,26 @@ class Code(Check):
         for i, mine, other in zip(self.gradient, grads, gradient(right)):
             mine = torch.zeros_like(other) if mine is None else mine
             if difference := compare(mine, other):
-                nan = ('A branch that is not taken still gives nan where its '
-                       'own gradient is not finite: keep its input away from '
-                       'there.' if not mine.isfinite().all() else
-                       'Part of it may be cut off from the graph.')
+                words = self._words_for(args, i, right, mine, gradient)
                 self.miss(f'{self.name} gives the right numbers but a wrong '
                           f'gradient for `{self.names[i]}`, on {said}.',
-                          _sentence(difference), nan)
+                          _sentence(difference), words)
+
+    def _words_for(self, args, i, right, mine, gradient):
+        """What explains a wrong gradient for argument i."""
+        if not mine.isfinite().all():
+            return ('A branch that is not taken still gives nan where its own '
+                    'gradient is not finite: keep its input away from there.')
+        for mistake in self.mistakes:
+            with torch.enable_grad():
+                wrong = outcome_of(mistake, args)
+            if isinstance(wrong, Raised) or compare(wrong, right):
+                continue
+            if wrong.requires_grad:
+                grads = dict(zip(self.gradient, gradient(wrong)))
+                if grads[i] is not None and not compare(mine, grads[i]):
+                    return inspect.getdoc(mistake)
+        return 'Part of it may be cut off from the graph.'
 
     def _devices(self, clock, function, args):
         """A tensor without contents shows where others are made."""

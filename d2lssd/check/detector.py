@@ -99,8 +99,7 @@ def _logit_inputs():
         return torch.randn(B, a * (q + 1), h, w, generator=draw, dtype=dtype)
     return [(pred(1, 4, 2, 2, 3), 1, 2, 2), (pred(2, 4, 1, 5, 6), 3, 1, 1),
             (pred(3, 5, 4, 4, 4), 1, 3, 4), (pred(2, 3, 10, 1, 7), 0, 0, 10),
-            (pred(2, 6, 20, 2, 2, torch.float64), 5, 20, 20),
-            (pred(0, 4, 2, 3, 3), 1, 2, 2)]
+            (pred(2, 6, 20, 2, 2, torch.float64), 5, 20, 20)]
 
 
 logit_map = Code(
@@ -202,12 +201,20 @@ def _unguarded(row, shapes, num_anchors):
 def _early(row, shapes, num_anchors):
     """The first row of a scale was given to the scale before it: with n rows
     the last one is row n - 1."""
+    if row < 0:
+        raise ValueError
     for scale, (h, w) in enumerate(shapes):
         if row <= h * w * num_anchors:
             unit, i = divmod(row, num_anchors)
             return scale, unit // w, unit % w, i
         row -= h * w * num_anchors
     raise ValueError
+
+
+def _negative(row, shapes, num_anchors):
+    """A row below 0 does not exist either: raise a ValueError."""
+    return _place(row, shapes, num_anchors) if row >= 0 else (
+        0, *divmod(row // num_anchors, shapes[0][1]), row % num_anchors)
 
 
 def _place_inputs():
@@ -222,7 +229,8 @@ def _place_inputs():
 place_of_row = Code(
     'place_of_row(row, shapes, num_anchors)', 'concatenation',
     'Rows of anchors', _place, _place_inputs,
-    [_x_first, _by_height, _from_one, _not_subtracted, _early, _unguarded],
+    [_x_first, _by_height, _from_one, _not_subtracted, _early, _negative,
+     _unguarded],
     devices=False)
 
 
@@ -311,6 +319,29 @@ def _no_last_relu(in_channels, out_channels):
     return _block(in_channels, out_channels, relu=False)
 
 
+def _no_first_relu(in_channels, out_channels):
+    """The ReLU after the first convolution is missing. Two convolutions with
+    nothing but batch norm between them are no more than one."""
+    blk = _block(in_channels, out_channels)
+    return nn.Sequential(*blk[:2], *blk[3:])
+
+
+def _gets_past(blk, X):
+    """Whether something of an input gets past a batch norm that lets nothing
+    through a ReLU behind it."""
+    norms = [name for name, layer in blk.named_modules()
+             if isinstance(layer, nn.BatchNorm2d)]
+    for name in norms:
+        shut = copy.deepcopy(blk).eval()
+        layer = shut.get_submodule(name)
+        with torch.no_grad():
+            layer.reset_running_stats()
+            layer.bias.fill_(-1000)
+            if (shut(X) - shut(X.flip(0))).abs().max() > 0.01:
+                return True
+    return False
+
+
 def _open(blk):
     """A copy whose weights let everything through: no ReLU closes."""
     blk = copy.deepcopy(blk).eval()
@@ -338,15 +369,22 @@ def _block_facts(blk, in_channels, out_channels):
                       for x in (X, torch.rand(1, in_channels, 16, 16))}
             low = float(blk(X).min())
             near = float((blk(1000 * X) - blk(X)).abs().max())
-        facts = {**shapes, 'the number of parameters': _parameters(blk)}
+        facts = {**shapes, 'the number of parameters, without the biases of '
+                 'convolutions': _parameters(blk) - sum(
+                     layer.bias.numel() for layer in blk.modules()
+                     if isinstance(layer, nn.Conv2d)
+                     and layer.bias is not None)}
         X = torch.rand(16, in_channels, 16, 16, requires_grad=True)
         Y = _open(blk)(X)
         seen = torch.autograd.grad(Y[:, :, 3, 3].sum(), X)[0].abs().sum((0, 1))
+        past = _gets_past(blk, X.detach())
         blk.train()(X).square().sum().backward()
     facts['the units of the input that reach one unit, along a side'] = (
         int((seen > 0).any(0).sum()))
     facts['the output has numbers below 0'] = low < 0
     facts['an input 1000 times as large changes the output'] = near > 0.5
+    facts['with one batch norm shifted far below 0, so that its ReLU gives 0, '
+          'the input still changes the output'] = past
     facts['parameters without a gradient'] = sum(
         p.grad is None for p in blk.parameters())
     return facts
@@ -357,4 +395,5 @@ strided_blk = Code(
     'The downsampling block', _block,
     lambda: [(3, 8), (4, 4), (16, 5)],
     [_first_strided, _both_strided, _pooled, _pooled_too, _unstrided,
-     _unpadded, _unnormed, _no_last_relu], facts=_block_facts, devices=False)
+     _unpadded, _unnormed, _no_first_relu, _no_last_relu],
+    facts=_block_facts, devices=False)

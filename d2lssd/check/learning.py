@@ -168,10 +168,12 @@ class StandIn(nn.Module):
             2 * torch.randn(2, 5, 3, generator=draw))
         self.offsets = nn.Parameter(
             0.2 * torch.randn(2, 20, generator=draw))
+        self.runs = 0
         self.norm = nn.BatchNorm2d(3)
         self.frozen = nn.BatchNorm2d(3).eval()
 
     def forward(self, X):
+        self.runs += 1
         if len(X):
             X = self.frozen(self.norm(X / 255))
         dark = X.mean((1, 2, 3))[:, None]
@@ -182,6 +184,8 @@ class StandIn(nn.Module):
 
 
 def _one_by_one(X, net):
+    """The network ran once for each picture. It takes them all at once, which
+    is what a minibatch is for: `net(X)`."""
     return [predict(x[None], net) for x in X]
 
 
@@ -241,6 +245,10 @@ def _with(X, net, **parts):
         return _rows(X, net, start=lambda net: None, **parts)
 
 
+def _together(X, net):
+    return _with(X, net)
+
+
 def _no_softmax(X, net):
     """The scores are logits. Softmax over the classes makes probabilities of
     them."""
@@ -269,6 +277,7 @@ def _batch_facts(result, X, net):
                       if layer.training),
         'batch norm learnt from the pictures':
             int(net.norm.num_batches_tracked) > 0,
+        'the network ran more than once': net.runs > 1,
     }
 
 
@@ -289,9 +298,10 @@ def _batch_inputs():
 
 predict_batch = Code(
     'predict_batch(X, net)', 'prediction', 'Two faults that nobody sees',
-    _one_by_one, _batch_inputs,
-    [_left_evaluating, _all_training, _graph_kept, _still_training,
-     _undropped, _no_softmax, _first_only], facts=_batch_facts, devices=False)
+    _together, _batch_inputs,
+    [_one_by_one, _left_evaluating, _all_training, _graph_kept,
+     _still_training, _undropped, _no_softmax, _first_only],
+    facts=_batch_facts, devices=False)
 
 
 def _sigma(pixels=2, anchor=256 * sizes[0][0], factor=10, power=-0.5):
@@ -400,8 +410,7 @@ def _focal_inputs():
     far = torch.tensor([[[200., 0], [0, 200], [-150, 150], [3, 3]]])
     return [(*pair(1, 4, 2), 2), (*pair(2, 5, 3), 1), (*pair(3, 6, 2), 0),
             (*pair(2, 4, 5, dtype=torch.float64), 5),
-            (far, torch.tensor([[1, 1, 0, 1]]), 2), (*pair(2, 0, 2), 1),
-            (*pair(0, 3, 2), 1)]
+            (far, torch.tensor([[1, 1, 0, 1]]), 2), (*pair(2, 0, 2), 1)]
 
 
 def _more_anchors():
