@@ -191,16 +191,17 @@ class Animator:
         """Add one point to each curve.
 
         Args:
-            x: a number.
+            x: a number, also as a tensor of one.
             y: a number, or one for each curve; None leaves a curve out.
         """
-        y = y if hasattr(y, '__len__') else [y]
-        for i, value in enumerate(y):
+        single = getattr(y, 'ndim', None) == 0 or not hasattr(y, '__len__')
+        for i, value in enumerate([y] if single else y):
             while len(self.points) <= i:
                 self.points.append(([], []))
             if value is not None:
-                self.points[i][0].append(x)
-                self.points[i][1].append(value)
+                for numbers, number in zip(self.points[i], (x, value)):
+                    numbers.append(number.item() if hasattr(number, 'item')
+                                   else number)
         self.draw()
 
     def draw(self):

@@ -58,16 +58,22 @@ def _picture_axes(image):
     return axes
 
 
-def _panel(draw, **controls):
+def _panel(draw, limit=lambda **_: {}, **controls):
     """Controls above a picture that is drawn anew when one of them moves.
 
-    `draw` takes their values by name, and gives axes and a line of numbers.
+    `draw` takes their values by name, and gives axes and a line of numbers;
+    `limit` takes them too, and gives the greatest value that some may have.
     """
     widgets = _ipywidgets()
     picture, line = widgets.HTML(), widgets.HTML()
 
+    def values():
+        return {name: control.value for name, control in controls.items()}
+
     def renew(_=None):
-        axes, text = draw(**{k: c.value for k, c in controls.items()})
+        for name, greatest in limit(**values()).items():
+            controls[name].max = greatest
+        axes, text = draw(**values())
         buffer = io.BytesIO()
         axes.figure.savefig(buffer, format='png', dpi=100)
         code = base64.b64encode(buffer.getvalue()).decode()
@@ -101,7 +107,11 @@ def iou():
         union = 16 + width * height - both
         return axes, (f'shared {both:.2f} ÷ together {union:.2f} = '
                       f'IoU {value:.3f}')
-    return _panel(draw, x=_slider('left edge of B', 3.0, 0, 7, 0.1),
+
+    def limit(x, y, **_):  # B stays on the grid
+        return {'width': min(7, round(11 - x, 1)),
+                'height': min(6, round(7 - y, 1))}
+    return _panel(draw, limit, x=_slider('left edge of B', 3.0, 0, 7, 0.1),
                   y=_slider('top edge of B', 2.0, 0, 5, 0.1),
                   width=_slider('width of B', 4.0, 0.5, 7, 0.1),
                   height=_slider('height of B', 4.0, 0.5, 6, 0.1))
@@ -161,9 +171,11 @@ def suppression(image, boxes, scores, classes):
     Returns:
         A widget.
     """
+    def limit(threshold, **_):
+        return {'step': len(nms(boxes, scores, threshold))}
+
     def draw(step, threshold):
         keep = nms(boxes, scores, threshold)
-        step = min(step, len(keep))
         past = keep[:step].tolist()
         near = box_iou(boxes[past], boxes).gt(threshold).any(0)
         gone = [i for i in near.nonzero()[:, 0].tolist() if i not in past]
@@ -176,7 +188,7 @@ def suppression(image, boxes, scores, classes):
             axes.patches[-1].set_alpha(0.4 if i in gone else 1)
         return axes, (f'step {step} of {len(keep)}: kept {past}, struck out '
                       f'{gone}')
-    return _panel(draw, step=_slider('step', 0, 0, len(boxes), 1),
+    return _panel(draw, limit, step=_slider('step', 0, 0, len(boxes), 1),
                   threshold=_slider('IoU threshold', 0.5, 0.05, 0.95, 0.05))
 
 
@@ -237,9 +249,11 @@ def curves(recipes=('source', 'balanced')):
     Returns:
         A widget.
     """
+    def limit(recipe, **_):
+        return {'epoch': len(weights_card(recipe)['history'])}
+
     def draw(recipe, measure, epoch):
         history = weights_card(recipe)['history']
-        epoch = min(epoch, len(history))
         values = [row[measure] for row in history]
         axes = _axes(xlabel='epoch', ylabel=measure, yscale='log')
         axes.plot(range(1, len(values) + 1), values, '.-', color=COLORS[0])
@@ -250,7 +264,7 @@ def curves(recipes=('source', 'balanced')):
         return axes, (f'epoch {epoch} of {len(values)}: {measure} '
                       f'{values[epoch - 1]:.3g}')
     longest = max(len(weights_card(name)['history']) for name in recipes)
-    return _panel(draw, recipe=_choice('recipe', list(recipes)),
+    return _panel(draw, limit, recipe=_choice('recipe', list(recipes)),
                   measure=_choice('measure',
                                   ['class error', 'bbox mae', 'loss']),
                   epoch=_slider('epoch', 1, 1, longest, 1))

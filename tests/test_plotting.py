@@ -158,6 +158,16 @@ def test_a_curve_alone_needs_no_list_and_no_legend():
     assert animator.axes.get_legend() is None
 
 
+@pytest.mark.parametrize('y', [
+    torch.tensor(2., requires_grad=True), np.float32(2), np.array(2.),
+    [torch.tensor(2., requires_grad=True)], torch.tensor([2.])])
+def test_a_point_may_be_a_tensor(y):
+    animator = d2lssd.Animator()
+    animator.add(torch.tensor(1), y)
+    line, = animator.axes.lines
+    assert line.get_xydata().tolist() == [[1, 2]]
+
+
 def test_precision_is_drawn_over_recall_with_a_dot_at_the_threshold():
     precision = torch.tensor([1, 0.5, 2 / 3])
     recall = torch.tensor([0.25, 0.25, 0.5])

@@ -53,6 +53,26 @@ def test_suppression_takes_a_decision_a_step():
     assert said(panel) == 'step 1 of 3: kept [1], struck out []'
 
 
+def test_sliders_end_where_what_they_move_ends():
+    panel = widgets.suppression(IMAGE, BOXES, SCORES, CLASSES)
+    step = control(panel, 'step')
+    assert step.max == 2
+    control(panel, 'IoU threshold').value = 0.9
+    step.value = 3
+    control(panel, 'IoU threshold').value = 0.5
+    assert (step.value, step.max) == (2, 2)
+    assert said(panel).startswith('step 2 of 2')
+    panel = widgets.iou()
+    control(panel, 'left edge of B').value = 7
+    assert control(panel, 'width of B').max == 4
+    panel = widgets.curves()
+    control(panel, 'recipe').value = 'balanced'
+    epoch = control(panel, 'epoch')
+    epoch.value = epoch.max
+    control(panel, 'recipe').value = 'source'
+    assert said(panel).startswith(f'epoch {epoch.value} of {epoch.max}')
+
+
 def test_losses_are_those_of_the_package():
     panel = widgets.smooth()
     control(panel, 'miss').value = 0.05

@@ -398,6 +398,18 @@ def test_pictures_can_be_dropped_and_pasted(started, about):
     assert dropped['found'] == pasted['found'] != []
 
 
+def test_of_several_files_the_first_picture_is_taken(started, tmp_path):
+    (tmp_path / 'notes.txt').write_text('no picture')
+    for name in 'first.png', 'second.png':
+        Image.new('RGB', (90, 60), 'red').save(tmp_path / name)
+    started.locator('#demo [type=file]').evaluate(
+        '(input) => { input.multiple = true; }')
+    found = after(started, lambda: started.set_input_files(
+        '#demo [type=file]', [tmp_path / name for name in (
+            'notes.txt', 'first.png', 'second.png')]))
+    assert found['name'] == 'first.png, the first of 2 pictures'
+
+
 def test_what_is_no_picture_is_refused_in_words(started, tmp_path):
     png = io.BytesIO()
     Image.new('RGB', (300, 300), 'red').save(png, 'PNG')
@@ -461,10 +473,18 @@ def test_the_keyboard_is_enough(fresh):
                          page.keyboard.press('Enter')))
 
 
+def long_name(folder):
+    path = folder / f'IMG_{"0" * 60}.png'
+    Image.new('RGB', (90, 60), 'red').save(path)
+    return path
+
+
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
-def test_it_fits_a_phone(fresh, scheme):
+def test_it_fits_a_phone(fresh, scheme, tmp_path):
     page = fresh(viewport={'width': 390, 'height': 800}, color_scheme=scheme)
     after(page, page.locator('.demo-start').click)
+    look(page, long_name(tmp_path))
+    page.get_by_role('status').get_by_text('IMG_0000').wait_for()
     assert page.evaluate('document.documentElement.scrollWidth') <= 390
     for part in ('.demo-stage canvas', '.demo-controls', '.demo-heats'):
         box = page.locator(part).bounding_box()
@@ -484,6 +504,43 @@ def test_a_download_that_fails_can_be_tried_again(fresh):
     assert page.get_by_role('alert').is_hidden()
 
 
+def test_while_it_works_the_page_says_so(fresh):
+    page = fresh()
+    after(page, page.locator('.demo-start').click)
+    working = page.locator('.demo-busy')
+    assert working.is_hidden()
+    held = []
+    page.route('**/banana-1.webp', lambda route: held.append(route))
+    page.locator('.demo-another').click()
+    while not held:
+        page.wait_for_timeout(20)
+    assert working.is_visible()
+    after(page, lambda: held[0].continue_())
+    working.wait_for(state='hidden')
+
+
+def test_without_its_first_picture_the_demo_starts_all_the_same(fresh):
+    faults = []
+
+    def prepare(page):
+        page.on('pageerror', lambda fault: faults.append(fault))
+        page.route('**/sample-1.webp', lambda route: route.abort(), times=1)
+    page = fresh(prepare)
+    page.locator('.demo-start').wait_for()
+    page.get_by_role('img', name='No picture yet').wait_for()
+    assert page.locator('.demo-slider span').first.inner_text() == '0.50'
+    after(page, page.get_by_role('button', name='Sample 2').click)
+    assert not faults
+
+
+def test_a_runtime_that_does_not_start_asks_for_a_new_page(fresh):
+    page = fresh(lambda page: page.route(
+        '**/ort.wasm', lambda route: route.fulfill(
+            body=bytes((BUILT / 'ort.wasm').stat().st_size))))
+    page.locator('.demo-start').click()
+    page.get_by_role('alert').filter(has_text='Reload the page').wait_for()
+
+
 def leave_out(page):
     page.route('**/demo.json', lambda route: route.fulfill(
         json={'missing': 'no network'}))
@@ -494,7 +551,12 @@ def leave_out(page):
     (lambda page: page.route('**/demo.json', lambda r: r.fulfill(status=404)),
      'not built into these pages'),
     (lambda page: page.add_init_script('delete window.WebAssembly'),
-     'needs WebAssembly')], ids=['left out', 'not built', 'no WebAssembly'])
+     'needs WebAssembly'),
+    (lambda page: page.add_init_script(
+        'window.WebAssembly.validate = () => false'), 'SIMD'),
+    (lambda page: page.route('**/network.js', lambda r: r.abort()),
+     'needs JavaScript')],
+    ids=['left out', 'not built', 'no WebAssembly', 'no SIMD', 'no script'])
 def test_without_the_demo_the_still_picture_says_why(fresh, prepare, words):
     page = fresh(prepare)
     page.get_by_text(words).wait_for()

@@ -224,16 +224,22 @@ def test_a_corner_follows_the_mouse(page):
     assert said == there
 
 
-def test_a_box_follows_the_finger(browser, address):
-    page = opened(browser, address, has_touch=True, is_mobile=True,
-                  viewport={'width': 390, 'height': 800})
-    x, y = center(page.locator('[data-box=A]'))
+def touching(page):
+    """A function that touches the screen."""
     finger = page.context.new_cdp_session(page)
 
     def touch(kind, *points):
         finger.send('Input.dispatchTouchEvent', {
             'type': kind, 'touchPoints': [{'x': x, 'y': y}
                                           for x, y in points]})
+    return touch
+
+
+def test_a_box_follows_the_finger(browser, address):
+    page = opened(browser, address, has_touch=True, is_mobile=True,
+                  viewport={'width': 390, 'height': 800})
+    x, y = center(page.locator('[data-box=A]'))
+    touch = touching(page)
     touch('touchStart', (x - 30, y - 30))
     for i in range(1, 6):
         touch('touchMove', (x - 30 + 8 * i, y - 30 + 4 * i))
@@ -246,6 +252,62 @@ def test_a_box_follows_the_finger(browser, address):
     assert top > 1.2
     said, there = said_overlap(page)
     assert said == there
+    page.context.close()
+
+
+def drag_to(page, locator, dx, dy):
+    x, y = center(locator)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + dx, y + dy, steps=4)
+    page.mouse.up()
+
+
+def test_a_box_inside_another_can_be_grasped_and_let_go(page):
+    B = page.locator('[data-box=B]')
+    B.focus()
+    page.keyboard.press('ArrowLeft')
+    drag_to(page, page.locator('[data-grip=B]'), 400, 400)  # larger than A
+    drag_to(page, B, -400, -400)  # and over it
+    assert box_of(page, 'B')[:2] == [0, 0]
+    A = page.locator('[data-box=A]')
+    drag_to(page, A, 60, 0)
+    assert box_of(page, 'B')[:2] == [0, 0]
+    assert box_of(page, 'A')[0] > 1
+    before = box_of(page, 'A'), box_of(page, 'B')
+    x, y = center(A)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(5, 5)
+    page.mouse.up()
+    moved = box_of(page, 'A'), box_of(page, 'B')
+    assert moved != before
+    page.mouse.move(x, y, steps=4)  # no button is pressed
+    assert (box_of(page, 'A'), box_of(page, 'B')) == moved
+
+
+@pytest.mark.parametrize('kind', ['anchors', 'curves'])
+def test_a_finger_that_scrolls_past_a_figure_leaves_it_alone(
+        browser, address, kind):
+    page = opened(browser, address, has_touch=True, is_mobile=True,
+                  viewport={'width': 390, 'height': 800})
+    drawing = page.locator(f'#{kind} .moving-stage > svg')
+    x, y = center(drawing)
+    before = numbers(page, kind)
+    at = page.evaluate('scrollY')
+    touch = touching(page)
+    way = 15 if at else -15
+    touch('touchStart', (x - 60, y))
+    for i in range(1, 13):
+        touch('touchMove', (x - 60, y + i * way))
+        page.wait_for_timeout(30)
+    touch('touchEnd')
+    page.wait_for_function('(at) => scrollY !== at', arg=at)
+    assert numbers(page, kind) == before
+    box = drawing.bounding_box()
+    page.touchscreen.tap(box['x'] + 0.8 * box['width'],
+                         box['y'] + 0.4 * box['height'])
+    assert numbers(page, kind) != before
     page.context.close()
 
 

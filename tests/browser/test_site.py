@@ -190,6 +190,24 @@ def test_a_term_of_the_glossary_explains_itself(browser, address):
     page.context.close()
 
 
+def test_each_term_explains_itself_to_the_keyboard_when_enlarged(
+        browser, address):
+    page = opened(browser, address, 'book/background/boxes-and-anchors',
+                  viewport={'width': 640, 'height': 400})
+    tip = page.locator('[role=tooltip]')
+    terms = page.locator('a.term-link')
+    assert terms.count() > 5
+    for i in range(terms.count()):
+        terms.nth(i).focus()
+        page.wait_for_timeout(100)  # the page scrolls there
+        assert tip.is_visible(), i
+        place = tip.bounding_box()
+        assert 0 <= place['y'] <= 400 - place['height'] + 1
+    page.evaluate('document.activeElement.blur()')
+    assert not tip.is_visible()
+    page.context.close()
+
+
 # What one looks for on a page
 
 @pytest.fixture(scope='module')

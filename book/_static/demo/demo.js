@@ -58,6 +58,12 @@ function complain(text) {
   find('.demo-message').hidden = !text;
 }
 
+/* Let the page be painted before work that stops it. */
+const painted = () => new Promise((done) => {
+  requestAnimationFrame(() => setTimeout(done));
+  setTimeout(done, 100);  // a page in the background is not painted
+});
+
 /* Take the picture that `make` gives, and find what is on it. Whoever asks for
    another one meanwhile gets that. */
 async function take(make) {
@@ -67,8 +73,11 @@ async function take(make) {
   try {
     const run = network();
     run.catch(() => {});  // heard of below, even if the picture is bad
+    await painted();
     const picture = await make();
+    if (turn !== state.turn) return;
     const infer = await run;
+    if (turn !== state.turn) return;
     const start = performance.now();
     const outputs = await infer(picture.square);
     if (turn !== state.turn) return;
@@ -84,8 +93,10 @@ async function take(make) {
     if (turn !== state.turn) return;
     if (error instanceof BadPicture) complain(error.message);
     else {
-      complain(`The detector did not run: ${error.message ?? error}. Check `
-        + 'the network and start again; an up-to-date browser helps, too.');
+      complain(`The detector did not run: ${error.message ?? error}. `
+        + `${error.reload ? 'Reload the page'
+          : 'Check the network and start again'}; an up-to-date browser helps, `
+        + 'too.');
     }
   } finally {
     if (turn === state.turn) root.removeAttribute('aria-busy');
@@ -98,8 +109,14 @@ async function timed(make) {
   return Object.assign(picture, {ms: performance.now() - start});
 }
 
-const takeFile = (file) => take(() => timed(
-  () => readPicture(file, file.name || 'the picture')));
+/* Of several files, the first that may be a picture. */
+function takeFiles(files) {
+  const pictures = [...files].filter(({type}) => type.startsWith('image/'));
+  const file = pictures[0] ?? files[0];
+  const name = (file.name || 'the picture')
+    + (pictures.length > 1 ? `, the first of ${pictures.length} pictures` : '');
+  return take(() => timed(() => readPicture(file, name)));
+}
 
 const takeSample = (i) => take(async () => {
   const {file, boxes} = state.about.samples[i];
@@ -278,7 +295,7 @@ function listen() {
   find('.demo-start').addEventListener('click', () => takeSample(0));
   find('.demo-another').addEventListener('click', takeAnother);
   find('[type=file]').addEventListener('change', ({target}) => {
-    if (target.files.length) takeFile(target.files[0]);
+    if (target.files.length) takeFiles(target.files);
     target.value = '';  // the same file may be chosen again
   });
   root.addEventListener('input', ({target}) => {
@@ -316,18 +333,18 @@ function listen() {
   root.addEventListener('drop', (event) => {
     event.preventDefault();
     root.classList.remove('is-over');
-    const [file] = event.dataTransfer.files;
-    if (file) takeFile(file);
+    const {files} = event.dataTransfer;
+    if (files.length) takeFiles(files);
     else {
       complain('That was no picture file. Save the picture on your device '
         + 'first; this page asks no other site for it.');
     }
   });
   document.addEventListener('paste', (event) => {
-    const [file] = event.clipboardData?.files ?? [];
-    if (!file) return;
+    const files = event.clipboardData?.files ?? [];
+    if (!files.length) return;
     event.preventDefault();
-    takeFile(file);
+    takeFiles(files);
   });
   new ResizeObserver(draw).observe(find('.demo-stage'));
 }
@@ -352,6 +369,14 @@ function furnish() {
   find('.demo-truth').hidden = true;
 }
 
+/* The smallest program with a 128-bit number: a function that gives one. */
+const SIMD = new Uint8Array([
+  0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0,  // '\0asm', version 1
+  1, 5, 1, 0x60, 0, 1, 0x7b,  // types: one, from nothing to v128
+  3, 2, 1, 0,  // functions: one, of that type
+  10, 22, 1, 20, 0, 0xfd, 12, ...Array(16).fill(0), 0x0b,  // v128.const 0
+]);
+
 async function main() {
   let about;
   try {
@@ -368,16 +393,26 @@ async function main() {
     return leaveOut('The demo needs WebAssembly, which this browser does not '
       + 'have or which has been turned off.');
   }
+  if (!WebAssembly.validate(SIMD)) {
+    return leaveOut('The demo needs WebAssembly with 128-bit numbers (SIMD), '
+      + 'which this browser does not have. Those since 2021 do; Safari since '
+      + '2023.');
+  }
   state.about = about;
   find('.demo-live').innerHTML = PANEL;
   furnish();
   listen();
   root.classList.add('is-live');
-  const [{file, boxes}] = about.samples;
-  const first = await readPicture(await fetchPart(file), 'sample 1', boxes);
-  if (!state.picture) state.picture = first;
   find('canvas').setAttribute('aria-label', 'Sample 1, not yet looked at');
   update();
+  const [{file, boxes}] = about.samples;
+  try {
+    const first = await readPicture(await fetchPart(file), 'sample 1', boxes);
+    state.picture ??= first;
+    update();
+  } catch {  // the start asks for it once more, and says what is wrong
+    find('canvas').setAttribute('aria-label', 'No picture yet');
+  }
 }
 
 main();

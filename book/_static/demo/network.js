@@ -42,8 +42,11 @@ export async function loadNetwork(base, about, progress) {
   ]);
   ort.env.wasm.numThreads = 1;  // more need headers that few servers send
   ort.env.wasm.wasmBinary = wasm;
-  const session = await ort.InferenceSession.create(weights,
-    {executionProviders: ['wasm']});
+  const session = await ort.InferenceSession.create(weights, {
+    executionProviders: ['wasm'],
+  }).catch((error) => {  // the runtime tries only once
+    throw Object.assign(new Error(error.message ?? error), {reload: true});
+  });
   return async (square) => {
     const image = new ort.Tensor('float32', square,
       [1, 3, model.side, model.side]);

@@ -7,6 +7,7 @@ export const PANEL = `
   <div class="demo-loading" hidden>
     <label>Loading <progress max="1" value="0"></progress></label>
   </div>
+  <p class="demo-busy">Looking…</p>
 </div>
 <div class="demo-answers" hidden>
   <p class="demo-found" role="status"></p>

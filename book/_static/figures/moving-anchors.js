@@ -91,7 +91,7 @@
       column.value = place((x - 4) / width, columns);
       row.value = place((y - 4) / height, rows);
       draw();
-    }, true);
+    }, {large: true});
     arrows(shown, (dx, dy) => {
       column.value += dx;
       row.value += dy;

@@ -94,7 +94,7 @@
       epoch.value = Math.min(Math.max(Math.round(1 + share * (count - 1)), 1),
         count);
       point();
-    }, true);
+    }, {large: true});
     draw(true);
     stage.append(hint('Slide through the epochs, or drag on the plot.'), drawing,
       ...line.nodes, html('div',

@@ -72,13 +72,6 @@
           y: at(ly) + (name === 'A' ? 24 : -12)});
         grip.setAttribute('transform', `translate(${at(x2)} ${at(y2)})`);
       }
-      // The smaller box lies on top, else it could not be grasped.
-      const [low, high] = Object.keys(boxes).sort(
-        (a, b) => area(boxes[b]) - area(boxes[a]));
-      if (bodies.lastChild !== parts[high].body
-          && !bodies.contains(document.activeElement)) {
-        bodies.append(parts[low].body, parts[high].body);
-      }
       const {A, B} = boxes;
       set(overlap, {x: at(Math.max(A[0], B[0])), y: at(Math.max(A[1], B[1])),
         width: at(Math.max(0, Math.min(A[2], B[2]) - Math.max(A[0], B[0]))),
@@ -90,6 +83,17 @@
       line.say(`shared ${both.toFixed(2)} ÷ together `
         + `${(area(A) + area(B) - both).toFixed(2)} = IoU `
         + value.toFixed(3));
+    };
+
+    /* The smaller box lies on top, else it could not be grasped. Of the two
+       the one without the focus is moved, which would lose it. */
+    const stack = () => {
+      const [low, high] = Object.keys(boxes).sort(
+        (a, b) => area(boxes[b]) - area(boxes[a])).map(
+        (name) => parts[name].body);
+      if (bodies.lastChild === high) return;
+      if (high === document.activeElement) bodies.prepend(low);
+      else bodies.append(high);
     };
 
     const move = (box, dx, dy) => {
@@ -128,15 +132,17 @@
         move(box, wantX - x, wantY - y);
         restX = dx || dy ? wantX - box[0] : 0;
         restY = dx || dy ? wantY - box[1] : 0;
-      });
+      }, {done: stack});
       drag(grip, ({x, y}) => resize(box, (x - LEFT) / UNIT,
-        (y - TOP) / UNIT));
+        (y - TOP) / UNIT), {done: stack});
       arrows(body, (dx, dy, shift) => {
         if (shift) resize(box, box[2] + dx / 2, box[3] + dy / 2);
         else move(box, dx / 2, dy / 2);
+        stack();
       });
     }
     draw();
+    stack();
     stage.append(hint('Drag a box, or its round corner. With the keyboard: Tab '
       + 'to a box, arrow keys move it, Shift and arrows size it.'), drawing,
     ...line.nodes);

@@ -142,9 +142,10 @@
   };
 
   /* Drag with mouse, pen or finger. `act` gets the way since the last call
-     and the place, both in the drawing's own unit. A small part keeps the
-     finger for itself; over a `large` one the page can still be scrolled. */
-  const drag = (node, act, large = false) => {
+     and the place, both in the drawing's own unit; `done` is called in the
+     end. A small part keeps the finger for itself; over a `large` one the page
+     can still be scrolled, and until that is decided nothing happens. */
+  const drag = (node, act, {large = false, done = () => {}} = {}) => {
     node.classList.add('moving-grab');
     if (large) node.ownerSVGElement.style.touchAction = 'pan-y';
     else {
@@ -153,6 +154,7 @@
         {passive: false});
     }
     let last = null;
+    let waits = false;  // a finger that may be about to scroll
     const place = (event) => {
       const drawing = node.ownerSVGElement ?? node;
       const point = new DOMPoint(event.clientX, event.clientY);
@@ -162,19 +164,35 @@
       if (event.button) return;
       node.setPointerCapture(event.pointerId);
       last = place(event);
-      act({dx: 0, dy: 0, x: last.x, y: last.y});
+      waits = large && event.pointerType === 'touch';
+      if (!waits) act({dx: 0, dy: 0, x: last.x, y: last.y});
       event.preventDefault();
       node.focus({preventScroll: true});
     });
     node.addEventListener('pointermove', (event) => {
       if (!last) return;
+      if (!event.buttons) return stop();
       const now = place(event);
+      if (waits && Math.abs(now.x - last.x) < Math.abs(now.y - last.y) + 4) {
+        return;
+      }
+      waits = false;
       act({dx: now.x - last.x, dy: now.y - last.y, x: now.x, y: now.y});
       last = now;
     });
-    for (const end of ['pointerup', 'pointercancel']) {
-      node.addEventListener(end, () => { last = null; });
-    }
+    const stop = () => {
+      if (last) done();
+      last = null;
+    };
+    node.addEventListener('pointerup', (event) => {
+      if (last && waits) {  // a tap
+        const {x, y} = place(event);
+        act({dx: 0, dy: 0, x, y});
+      }
+      stop();
+    });
+    node.addEventListener('pointercancel', stop);
+    node.addEventListener('lostpointercapture', stop);
   };
 
   const ARROWS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0],
