@@ -15,25 +15,34 @@ SHEET = 24  # pictures on the contact sheet of a folder
 
 def main(argv=None):
     """Run one command; return its exit status."""
+    for name in 'stdout', 'stderr':
+        if getattr(sys, name) is None:  # closed by who started this
+            setattr(sys, name, open(os.devnull, 'w'))  # noqa: SIM115
     if hasattr(sys.stdout, 'reconfigure'):  # not so in a notebook
         # A name that the terminal has no letters for stops nothing.
         sys.stdout.reconfigure(errors='backslashreplace')
-    parser = build_parser()
-    args = parser.parse_args(argv)
     try:
+        args = build_parser().parse_args(argv)
         with warnings.catch_warnings():
             warnings.showwarning = one_warning()
-            return args.run(args) or 0
+            status = args.run(args) or 0
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt as stop:
         print(f'd2lssd: {str(stop) or "stopped"}', file=sys.stderr)
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (OSError, ValueError, FloatingPointError,
             ModuleNotFoundError) as error:
         print(f'd2lssd: {describe(error)}', file=sys.stderr)
         return 2
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:  # at its end Python would fail once more
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def one_warning():
@@ -134,11 +143,14 @@ def build_parser():
     add_weights(sub)
     add_source(sub)
     sub.add_argument('--count', type=whole, metavar='N',
-                     help='drawn pictures an exam (default: 500); of other '
-                     'sources, all validation pictures are taken: those in '
-                     'val, or a fifth of a folder that is not divided')
+                     help='drawn pictures an exam (default: 500, which are '
+                     'kept and take 700 MB); of other sources, all '
+                     'validation pictures are taken: those in val, or a fifth '
+                     'of a folder that is not divided')
     sub.add_argument('--tiles', action='store_true', help='look at enlarged '
-                     'parts of each picture, too, as `predict` does')
+                     'parts of each picture, too, nearly as `predict` does: '
+                     'that cuts them from the picture as it is, this from '
+                     'its 256 x 256 pixels')
     sub.add_argument('--no-voting', dest='voting', action='store_false',
                      help='do not place a box by all that were found with it')
     sub.add_argument('--json', action='store_true',
@@ -227,10 +239,16 @@ def run_predict(args):
     from d2lssd.memory import keep_memory
     from d2lssd.prediction import detect, save_picture
     keep_memory()
-    net, status = find_net(args.weights), 0
-    images = [image for name in args.images for image in pictures_of(name)]
+    net, status, images = find_net(args.weights), 0, []
+    for name in args.images:
+        try:
+            images += pictures_of(name)
+        except (OSError, ValueError) as error:
+            print(f'd2lssd: {describe(error)}', file=sys.stderr)
+            status = 2
+    outs = outputs_of(args.save, images)
     word = 'banana' if classes_of(net) == BANANA_CLASSES else 'object'
-    for i, image in enumerate(images):
+    for image, out in zip(images, outs):
         try:
             picture = open_image(image)
             found = detect(picture, net, args.threshold, tiles=args.tiles,
@@ -245,10 +263,7 @@ def run_predict(args):
                     print(f'  {one_line(row["label"])} {row["score"]:.2f} at '
                           + ' '.join(f'{v:g}' for v in row['box']))
             sys.stdout.flush()
-            if args.save:
-                out = Path(args.save)
-                if len(images) > 1:
-                    out = out.with_stem(f'{out.stem}-{i + 1}')
+            if out:
                 save_picture(picture, found, out)
         except BrokenPipeError:  # nobody reads on
             raise
@@ -261,14 +276,39 @@ def run_predict(args):
 def pictures_of(name):
     """The pictures that a name stands for: a folder's, or those that fit a
     pattern, which not every terminal puts in its place; else itself."""
-    from PIL import Image
-    if os.path.isdir(name):
-        kinds = Image.registered_extensions()
-        found = [str(path) for path in Path(name).iterdir()
-                 if kinds.get(path.suffix.lower()) in Image.OPEN]
-    else:
+    from d2lssd.data.labels import natural, some
+    from d2lssd.data.pictures import is_picture_name
+    if not os.path.isdir(name):
         found = [] if os.path.exists(name) else glob.glob(name)
-    return sorted(found) or [name]
+        return sorted(found, key=natural) or [name]
+    files = sorted((path.name for path in Path(name).iterdir()
+                    if path.is_file() and not path.name.startswith('.')),
+                   key=natural)
+    found = [file for file in files if is_picture_name(file)]
+    others = [file for file in files if file not in found]
+    if not found:
+        raise ValueError(f'{name}: no picture of a known kind in this folder'
+                         + f', but {some(others)}' * bool(others))
+    if others:
+        print(f'd2lssd: {one_line(name)}: {len(others)} left out, no pictures '
+              f'of a known kind: {one_line(some(others))}', file=sys.stderr)
+    return [str(Path(name) / file) for file in found]
+
+
+def outputs_of(save, images):
+    """Where the pictures with boxes go; None for each where nowhere."""
+    if not save:
+        return [None] * len(images)
+    out = Path(save)
+    outs = [out] if len(images) == 1 else [
+        out.with_stem(f'{out.stem}-{i + 1}') for i in range(len(images))]
+    inputs = {Path(image).resolve() for image in images}
+    for out in outs:
+        if out.resolve() in inputs:
+            raise ValueError(f'--save {save}: {out} is one of the pictures '
+                             'that are looked at, and would be lost; give it '
+                             'another name')
+    return outs
 
 
 def is_folder(source):
@@ -315,7 +355,7 @@ def run_train(args):
                                 out.with_suffix('.json').resolve()):
         raise ValueError(f'--checkpoint {checkpoint}: the results go there; '
                          'give it another name')
-    refuse_stranger(out.with_suffix('.json'))
+    refuse_stranger(out)
     # What is measured at the end is read now: a fault in it costs no training.
     pictures = BananasDataset(False, args.source) if own else None
     net, history = train(recipe, net, args.source, args.seed,
@@ -349,8 +389,12 @@ def run_train(args):
     last = history[-1]
     print(f'{out}: {len(history)} epochs, class error '
           f'{last["class error"]:.2e}, box MAE {last["bbox mae"]:.2e}')
-    if own:
+    if args.exam or own:
         print_results(card['exams'])
+        print_looks(own)
+    if 'exams with tiles' in card:
+        print('with a second look, at enlarged parts:')
+        print_results(card['exams with tiles'])
 
 
 def run_evaluate(args):
@@ -361,6 +405,15 @@ def run_evaluate(args):
         print(json.dumps({'weights': args.weights, 'exams': results}))
     else:
         print_results(results)
+        print_looks(is_folder(args.source) and not args.tiles)
+
+
+def print_looks(wanted):
+    """Say how this was measured, to who looks for small objects of theirs."""
+    if wanted:
+        print('measured with one look at each picture; `predict` takes a '
+              'second one, from nearer, and\nfinds more small objects: with '
+              'evaluate --tiles they count')
 
 
 def measure(net, source, count=None, tiles=False, voting=True, pictures=None):
@@ -377,6 +430,8 @@ def measure(net, source, count=None, tiles=False, voting=True, pictures=None):
     from d2lssd.classes import check_classes
     from d2lssd.data import BananasDataset
     from d2lssd.evaluation import EXAM_PICTURES, evaluate, examine
+    from d2lssd.training import try_gpu
+    net.to(try_gpu())
     if pictures is None:
         classes = check_classes(net, source)
         if source == 'drawn':

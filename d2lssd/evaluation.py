@@ -40,7 +40,8 @@ def examine(net, names=tuple(EXAMS), count=EXAM_PICTURES, progress=False,
     Args:
         net: a `TinySSD`.
         names: of the exams.
-        count: pictures an exam.
+        count: pictures an exam. Those of whole exams, of `EXAM_PICTURES`, are
+            kept on disk, 98 MB each; others are drawn anew.
         progress: show bars.
         tiles, voting: see `evaluate`.
 
@@ -51,7 +52,7 @@ def examine(net, names=tuple(EXAMS), count=EXAM_PICTURES, progress=False,
     results = {}
     for name in names:
         pictures = BananasDataset(False, count=count, progress=progress,
-                                  **EXAMS[name])
+                                  cache=count == EXAM_PICTURES, **EXAMS[name])
         results[name] = evaluate(net, DataLoader(pictures, 50),
                                  progress=progress, tiles=tiles,
                                  voting=voting)

@@ -75,7 +75,7 @@ def export_onnx(net, path, half=True):
     if missing:
         raise ModuleNotFoundError(
             f'to export, {" and ".join(missing)} must be installed: '
-            'pip install "d2lssd[export]"', name=missing[0])
+            f'pip install {" ".join(NEEDED)}', name=missing[0])
     data = _convert(Exported(net), classes_of(net), half)
     difference = _compare(data, net)
     if not difference <= TOLERANCE:

@@ -246,14 +246,13 @@ def save_weights(net, path, card=None):
 
     Raises:
         ValueError: another ending; weights that are no finite numbers; a
-            file of the card's name that is no card.
+            file of one of the names that is something else.
         OSError: no room, no rights.
     """
     from safetensors.torch import save_file
 
     path = weights_path(path)
-    if card is not None:
-        refuse_stranger(path.with_suffix('.json'))
+    refuse_stranger(path, card is not None)
     state = {name: value.detach().cpu().contiguous()
              for name, value in net.state_dict().items()}
     for name, value in state.items():
@@ -274,17 +273,33 @@ def save_weights(net, path, card=None):
             temporary.write_text(json.dumps(card, indent=1) + '\n', 'utf-8')
 
 
-def refuse_stranger(path):
-    """Make sure that a card overwrites nothing but a card.
+def refuse_stranger(path, with_card=True):
+    """Make sure that weights overwrite nothing but weights.
 
     Args:
-        path: where a card of weights is to be written.
+        path: where weights are to be written, NAME.safetensors.
+        with_card: also that their card, NAME.json, overwrites but a card.
 
     Raises:
-        ValueError: a file of another kind has this name.
+        ValueError: a file of another kind has one of the names.
     """
+    from safetensors import SafetensorError, safe_open
+    path = Path(path)
+    if path.is_file():
+        try:
+            with safe_open(path, 'pt') as file:
+                own = (file.metadata() or {}).get('format') == 'd2lssd-1'
+        except (SafetensorError, OSError, ValueError):
+            own = False
+        if not own:
+            raise ValueError(f'{path}: there is a file of this name that was '
+                             'not written here; move it, or name the weights '
+                             'otherwise')
+    if not with_card:
+        return
+    path = path.with_suffix('.json')
     with contextlib.suppress(OSError):
-        text = Path(path).read_bytes()
+        text = path.read_bytes()
         with contextlib.suppress(ValueError, RecursionError):
             card = json.loads(text)
             if isinstance(card, dict) and 'crc32' in card:

@@ -73,9 +73,11 @@ def join_tiles(rows, tile_rows, nms_threshold=0.5):
 
     Args:
         rows: float tensor ``(n, 6)``, rows ``(class, score, x_min, y_min,
-            x_max, y_max)``, relative to the picture.
+            x_max, y_max)``, relative to the picture. Among themselves they
+            stay as they are.
         tile_rows: nine such tensors, relative to the tiles.
-        nms_threshold: see `multibox_detection`.
+        nms_threshold: IoU above which of two boxes, at least one of them from
+            a tile, the one with the lower score is suppressed.
 
     Returns:
         Float tensor ``(N, 6)``, relative to the picture, by falling score.
@@ -92,8 +94,13 @@ def join_tiles(rows, tile_rows, nms_threshold=0.5):
         found.append(tile)
     found = torch.cat(found)
     found = found[~_seen(found[:, 2:], rows[rows[:, 1] >= SURE, 2:])]
-    rows = torch.cat([rows, found])
-    return rows[nms(rows[:, 2:], rows[:, 1], nms_threshold)]
+    found = found[nms(found[:, 2:], found[:, 1], nms_threshold)]
+    # Boxes of one look have been suppressed, and may touch more than that.
+    meet = box_iou(found[:, 2:], rows[:, 2:]) > nms_threshold  # (t, n)
+    better = found[:, 1:2] > rows[:, 1]
+    stay = ~(meet & ~better).any(1)
+    rows = torch.cat([rows[~(meet & better)[stay].any(0)], found[stay]])
+    return rows[rows[:, 1].argsort(descending=True, stable=True)]
 
 
 def _seen(boxes, others):

@@ -34,6 +34,8 @@ def test_a_clean_folder_is_summed_up(tmp_path, capsys):
     assert lines == [
         f"note: {tmp_path / 'mine'}: no box in val of class 'pear', so how "
         'well it is found will not be known',
+        f"note: {tmp_path / 'mine'}: so few pictures that the one in val was "
+        'taken from train, where it goes back when others come',
         f'{tmp_path / "mine"}: 3 pictures, 1 without a box; 3 boxes',
         'splits: train 2, val 1',
         'picture sizes: least 100×50, median 100×50, most 100×50 pixels',

@@ -462,6 +462,48 @@ def test_a_class_that_validation_lacks_is_noted(tmp_path):
                             'how well it is found will not be known']
 
 
+def noise(path, seed):
+    draw = np.random.default_rng(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(draw.integers(0, 256, (30, 40, 3), np.uint8)).save(path)
+
+
+def test_a_picture_for_training_and_for_validation_is_a_gap(tmp_path):
+    for seed, split in enumerate(('train', 'val')):
+        make(tmp_path / split, 'a.png,fig,0,0,9,9\n', [])
+        noise(tmp_path / split / 'images/a.png', seed)
+    assert survey_folder(tmp_path).gaps == []
+    noise(tmp_path / 'val/images/twin.png', 0)
+    noise(tmp_path / 'val/images/again.png', 0)
+    gap, = survey_folder(tmp_path).gaps
+    assert gap.file == str(tmp_path / 'val/images/again.png')
+    assert f"as {tmp_path / 'train/images/a.png'}, which is for" in gap.text
+
+
+def test_pictures_that_are_there_twice_are_noted(tmp_path):
+    make(tmp_path / 'val', 'b.png,fig,0,0,9,9\n', ['b.png'])
+    make(tmp_path / 'train', 'a1.png,fig,0,0,9,9\n', [])
+    for name in 'a1.png', 'a2.png', 'a10.png':
+        noise(tmp_path / 'train/images' / name, 0)
+    survey = survey_folder(tmp_path)
+    assert survey.gaps == []
+    assert survey.notes == [
+        f"{tmp_path}: 2 the same as another picture: 'a2.png', 'a10.png'"]
+
+
+def test_a_heap_too_small_to_be_divided_for_good_is_noted(tmp_path):
+    names = [name for name in (f'{i}.png' for i in range(99))
+             if folder_module._place(name) >= 0.2][:4]
+    make(tmp_path, f'{names[0]},fig,0,0,9,9\n', names)
+    assert any('so few pictures' in note
+               for note in survey_folder(tmp_path).notes)
+    name = next(name for name in (f'{i}.png' for i in range(99))
+                if folder_module._place(name) < 0.2)
+    make(tmp_path, f'{names[0]},fig,0,0,9,9\n', [name])
+    assert not any('so few pictures' in note
+                   for note in survey_folder(tmp_path).notes)
+
+
 def test_one_picture_alone_is_a_gap_as_training_would_refuse_it(tmp_path):
     make(tmp_path, 'a.png,fig,0,0,9,9\n', ['a.png'])
     gap, = survey_folder(tmp_path).gaps

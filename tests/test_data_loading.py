@@ -162,3 +162,13 @@ def test_importing_the_data_imports_neither_pytorch_nor_pillow():
                             capture_output=True, check=True,
                             cwd=Path(__file__).parents[1]).stdout
     assert output == "['banana']\n[]\n"
+
+
+@pytest.mark.parametrize('index', [0, slice(0, 2), [0, 1]])
+def test_what_a_data_set_gives_can_be_changed_without_changing_it(index):
+    pictures = d2lssd.BananasDataset(True, count=3, progress=False)
+    images, labels = pictures.images.clone(), pictures.labels.clone()
+    for given in pictures[index]:
+        given *= 256
+    assert torch.equal(pictures.images, images)
+    assert torch.equal(pictures.labels, labels)

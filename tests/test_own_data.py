@@ -422,3 +422,39 @@ def test_an_export_that_lies_one_folder_down_is_pointed_at(tmp_path):
 def test_a_folder_that_is_not_there_is_called_that(tmp_path):
     with pytest.raises(ValueError, match='mine: there is no such folder'):
         d2lssd.check_classes(d2lssd.load_pretrained(), tmp_path / 'mine')
+
+
+def test_what_is_measured_after_training_is_printed(
+        tmp_path, monkeypatch, capsys):
+    import d2lssd.__main__ as commands
+    monkeypatch.setattr('d2lssd.training.train', lambda *args, **options: (
+        d2lssd.TinySSD(1), [{'class error': 0.1, 'bbox mae': 0.2}]))
+    monkeypatch.setattr(commands, 'measure', lambda *args, **options: {
+        'one banana': {'AP50': 0.125 if options.get('tiles') else 0.25}})
+    assert commands.main(['train', '--epochs', '1', '--exam', '--save',
+                          str(tmp_path / 'w.safetensors')]) == 0
+    out = capsys.readouterr().out
+    one, _, two = out.partition('with a second look')
+    assert '0.250' in one
+    assert '0.125' in two
+    assert 'measured with one look' not in out
+
+
+def test_who_measures_a_folder_is_told_of_the_second_look(
+        monkeypatch, capsys):
+    import d2lssd.__main__ as commands
+    monkeypatch.setattr(commands, 'measure', lambda *args, **options: {})
+    for options, told in (([], True), (['--tiles'], False)):
+        assert commands.main(['evaluate', '--source', 'mine', *options]) == 0
+        assert ('with one look' in capsys.readouterr().out) == told
+    assert commands.main(['evaluate']) == 0
+    assert 'with one look' not in capsys.readouterr().out
+
+
+def test_parts_of_exams_are_not_kept_on_disk(tmp_path, monkeypatch):
+    from d2lssd.evaluation import examine
+    monkeypatch.setenv('D2LSSD_HOME', str(tmp_path))
+    examine(d2lssd.TinySSD(1), ['one banana'], count=2)
+    assert not list(tmp_path.rglob('*.npz')) + list(tmp_path.rglob('*.npy'))
+    assert sum(f.stat().st_size for f in tmp_path.rglob('*')
+               if f.is_file()) < 100_000

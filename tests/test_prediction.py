@@ -417,6 +417,107 @@ def test_a_folder_or_a_pattern_stands_for_its_pictures(
     assert '*.gif: No such file' in capsys.readouterr().err
 
 
+def test_a_folder_without_pictures_says_what_is_in_it(
+        tmp_path, picture, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in 'empty', 'phone', 'stick/x.jpg':
+        Path(name).mkdir(parents=True)
+    Path('phone/IMG_1.HEIC').write_bytes(bytes(9))
+    for name in '10.png', '9.png', '._9.png', 'fig.eps':
+        picture[0].save(f'stick/{name}')
+    Path('stick/scan.txt').write_text('')
+    assert main(['predict', '--no-tiles', '--json', 'empty', 'phone',
+                 'stick']) == 2
+    out, errors = capsys.readouterr()
+    assert [json.loads(line)['image'] for line in out.splitlines()] == [
+        os.path.join('stick', name) for name in ('9.png', '10.png')]
+    assert errors.splitlines() == [
+        'd2lssd: empty: no picture of a known kind in this folder',
+        "d2lssd: phone: no picture of a known kind in this folder, but "
+        "'IMG_1.HEIC'",
+        "d2lssd: stick: 2 left out, no pictures of a known kind: 'fig.eps', "
+        "'scan.txt'"]
+
+
+def test_a_folder_that_cannot_be_read_does_not_stop_the_others(
+        tmp_path, picture, capsys, monkeypatch):
+    picture[0].save(tmp_path / 'good.png')
+    (tmp_path / 'locked').mkdir()
+    listed = Path.iterdir
+
+    def iterdir(path):
+        if path.name == 'locked':
+            raise PermissionError(13, 'Permission denied', str(path))
+        return listed(path)
+    monkeypatch.setattr(Path, 'iterdir', iterdir)
+    assert main(['predict', '--no-tiles', str(tmp_path / 'locked'),
+                 str(tmp_path / 'good.png')]) == 2
+    out, errors = capsys.readouterr()
+    assert 'good.png: ' in out
+    assert 'locked: Permission denied' in errors
+
+
+@pytest.mark.parametrize(('names', 'save'), [
+    (['a.png'], 'a.png'), (['a.png', 'out-1.png'], 'out.png'),
+    (['a.png'], './b/../a.png')])
+def test_a_picture_that_is_looked_at_is_never_overwritten(
+        tmp_path, picture, capsys, monkeypatch, names, save):
+    monkeypatch.chdir(tmp_path)
+    Path('b').mkdir()
+    for name in names:
+        picture[0].save(name)
+    before = [Path(name).read_bytes() for name in names]
+    assert main(['predict', '--no-tiles', *names, '--save', save]) == 2
+    assert 'would be lost' in capsys.readouterr().err
+    assert [Path(name).read_bytes() for name in names] == before
+
+
+def test_weights_overwrite_weights_alone(tmp_path):
+    from safetensors.torch import save
+    net, path = d2lssd.TinySSD(1), tmp_path / 'mine.safetensors'
+    d2lssd.save_weights(net, path)
+    d2lssd.save_weights(net, path)
+    for other in save({'x': torch.zeros(3)}), b'', b'anything':
+        path.write_bytes(other)
+        with pytest.raises(ValueError, match='not written here'):
+            d2lssd.save_weights(net, path)
+        assert path.read_bytes() == other
+
+
+SHELL = pytest.mark.skipif(sys.platform == 'win32', reason='a POSIX shell')
+
+
+@SHELL
+@pytest.mark.parametrize(('line', 'status', 'words'), [
+    ('data check {folder} >&-', 0, ''),
+    ('data check {folder} 2>&-', 0, None),
+    ('data check {folder} | true', 0, ''),
+    ('--help | true', 0, ''),
+    ('data check {folder} >/dev/full', 2, 'No space left on device'),
+])
+def test_a_closed_or_full_stream_gives_no_traceback(
+        tmp_path, line, status, words):
+    if 'full' in line and not Path('/dev/full').exists():
+        pytest.skip('no /dev/full here')
+    (tmp_path / 'images').mkdir()
+    for i in range(9):
+        Image.new('RGB', (9, 9), (i, 0, 0)).save(
+            tmp_path / f'images/{i}.png')
+    (tmp_path / 'label.csv').write_text(
+        'img_name,label,xmin,ymin,xmax,ymax\n' + ''.join(
+            f'{i}.png,fig,0,0,9,9\n' for i in range(9)))
+    result = subprocess.run(
+        ['bash', '-o', 'pipefail', '-c', f'{sys.executable} -m d2lssd '
+         + line.format(folder=tmp_path)], capture_output=True, text=True)
+    assert result.returncode == status, result.stderr
+    errors = [text for text in result.stderr.splitlines()
+              if 'reading pictures' not in text]
+    if words is not None:
+        assert ''.join(errors).strip().endswith(words)
+        assert 'Traceback' not in result.stderr
+        assert 'Exception ignored' not in result.stderr
+
+
 @pytest.mark.parametrize('encoding', ['ascii', 'utf-8'])
 def test_a_name_that_cannot_be_printed_does_not_stop_the_others(
         tmp_path, picture, monkeypatch, encoding):

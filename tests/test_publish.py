@@ -216,6 +216,19 @@ def test_a_record_that_is_not_there_stops_the_making_of_colab_notebooks():
 
 # Addresses and times
 
+@pytest.mark.parametrize('url', [
+    'https://github.com/me/book.git', 'https://github.com/me/book/',
+    'git@github.com:me/book.git', 'https://gitlab.com/me/book',
+    'https://github.com/me'])
+def test_an_address_that_makes_broken_links_is_refused(
+        url, monkeypatch, tmp_path):
+    (tmp_path / '_config.yml').write_text(
+        f'repository:\n  url: {url}\n  branch: main\n')
+    monkeypatch.setattr(pages, 'ROOT', tmp_path)
+    with pytest.raises(ValueError, match='https://github.com/OWNER/NAME'):
+        pages.repository()
+
+
 def test_the_site_s_address_follows_from_the_repository_s(monkeypatch):
     for url, site in [
             ('https://github.com/Ada/book', 'https://ada.github.io/book/'),

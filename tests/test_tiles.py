@@ -89,6 +89,16 @@ def test_a_part_of_something_sure_is_not_a_second_thing():
     assert len(joined([large], t0=[beside])) == 2
 
 
+def test_what_one_look_left_standing_side_by_side_stays():
+    pair = [[0, 0.9, 0.1, 0.1, 0.5, 0.5], [0, 0.7, 0.1, 0.2, 0.5, 0.6]]
+    assert 0.5 < d2lssd.box_iou(*(torch.tensor([row[2:]])
+                                  for row in pair)).item() < tiles.SAME
+    assert joined(pair) == [pytest.approx(row) for row in pair]
+    small = [0, 0.85, 0.3, 0.3, 0.5, 0.5]
+    assert [row[1] for row in joined(pair, t8=[small])] == [
+        pytest.approx(score) for score in (0.9, 0.85, 0.7)]
+
+
 def test_nothing_found_stays_nothing():
     assert join_tiles(NONE, [NONE] * 9).shape == (0, 6)
 

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from demo import make_demo
 from notebooks import ROOT
@@ -23,9 +22,11 @@ def main():
     for folder in (PAGES, ROOT / '_build' / '.doctrees',
                    ROOT / '_build' / '.jupyter_cache'):
         shutil.rmtree(folder, ignore_errors=True)
-    program = Path(sys.executable).with_name('jupyter-book')
+    # Its own script names a Python by its path, which a moved clone changes.
+    program = 'from jupyter_book.cli.main import main; main()'
     result = subprocess.run(
-        [program, 'build', '-q', '-W', '-n', '--keep-going', '--all', '.'],
+        [sys.executable, '-c', program, 'build', '-q', '-W', '-n',
+         '--keep-going', '--all', '.'],
         cwd=ROOT, env=dict(os.environ, PYTHONWARNINGS='ignore'),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if result.returncode:

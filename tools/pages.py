@@ -29,7 +29,12 @@ SUMMARY = ('Build an object detector from nothing, train it on a laptop and '
 def repository():
     """Address and branch of the repository, from their only home."""
     config = yaml.safe_load((ROOT / '_config.yml').read_text('utf-8'))
-    return config['repository']['url'], config['repository']['branch']
+    url = config['repository']['url']
+    if not re.fullmatch(r'https://github\.com/[\w.-]+/[\w.-]+(?<!\.git)', url):
+        raise ValueError(f'_config.yml: repository: url is {url!r}; links to '
+                         'the book need it as https://github.com/OWNER/NAME, '
+                         'with nothing behind NAME')
+    return url, config['repository']['branch']
 
 
 def site_address():

@@ -20,7 +20,9 @@ from pypdf.generic import ArrayObject, NameObject, NullObject, NumberObject
 PAGES = ROOT / '_build' / 'html'
 TARGET = ROOT / '_build' / 'book.pdf'
 MARGIN = {'top': '18mm', 'bottom': '22mm', 'left': '18mm', 'right': '18mm'}
-# No answer folded, nothing lazy, every formula set.
+# No answer folded, nothing lazy, every formula set. And a link to each place
+# of the page, too small to be seen: Chromium notes where a place lies on paper
+# only if something on the same page leads to it. `mend_links` removes them.
 PREPARE = """async () => {
   document.documentElement.dataset.theme = 'light';
   for (const details of document.querySelectorAll('details:not(.hide)')) {
@@ -29,6 +31,15 @@ PREPARE = """async () => {
   for (const folded of document.querySelectorAll('.toggle-hidden')) {
     folded.classList.remove('toggle-hidden');
   }
+  const places = document.createElement('div');
+  places.style.cssText = 'font-size: 1px; line-height: 1px';
+  for (const {id} of document.querySelectorAll('.bd-article [id]')) {
+    const link = document.createElement('a');
+    link.href = `#${id}`;
+    link.textContent = '.';
+    places.append(link);
+  }
+  document.querySelector('.bd-article').append(places);
   for (const image of document.images) image.loading = 'eager';
   await Promise.all([...document.images].map(image =>
     image.decode().catch(() => {})));
@@ -120,27 +131,42 @@ def print_pages(browser, address):
 
 
 def mend_links(writer, parts, starts, address):
-    """Lead links between and within chapters to pages of this file."""
+    """Lead links between and within chapters to places in this file, and
+    remove those that lead to what only the web pages have."""
     for name, reader in parts.items():
         for i, page in enumerate(reader.pages):
-            there = writer.pages[starts[name] + i]
+            there, kept = writer.pages[starts[name] + i], ArrayObject()
             for old, new in zip(page.get('/Annots') or [],
                                 there.get('/Annots') or []):
-                old, new = old.get_object(), new.get_object()
-                place = old.get('/Dest')
-                if place is not None:
-                    place = reader.named_destinations.get(str(place))
-                    if place is not None:
-                        number = reader.get_destination_page_number(place)
-                        link_to(new, writer.pages[starts[name] + number],
-                                place.top and int(place.top))
-                    continue
-                address_of = str(old.get('/A', {}).get('/URI', ''))
-                if address_of.startswith(address):
-                    path = urlparse(address_of).path.strip('/')
-                    target = starts.get(path.removesuffix('.html'))
-                    if target is not None:
-                        link_to(new, writer.pages[target])
+                if mended(old.get_object(), new.get_object(), name, parts,
+                          starts, writer, address):
+                    kept.append(new)
+            there[NameObject('/Annots')] = kept
+
+
+def mended(old, new, name, parts, starts, writer, address):
+    """Mend one link of a chapter, if it needs to be; whether it is kept."""
+    left, bottom, right, top = map(float, old['/Rect'])
+    if top - bottom < 2:  # points; those of PREPARE
+        return False
+    if '/Dest' in old:
+        place = str(old['/Dest'])
+    else:
+        parsed = str(old.get('/A', {}).get('/URI', ''))
+        if not parsed.startswith(address):
+            return True
+        parsed = urlparse(parsed)
+        name = parsed.path.strip('/').removesuffix('.html')
+        if name not in starts:
+            return False
+        place = f'/{parsed.fragment}'
+    reader, number, top = parts[name], 0, None
+    if place in reader.named_destinations:
+        place = reader.named_destinations[place]
+        number = reader.get_destination_page_number(place)
+        top = place.top and int(place.top)
+    link_to(new, writer.pages[starts[name] + number], top)
+    return True
 
 
 def main():

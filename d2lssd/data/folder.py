@@ -6,7 +6,9 @@ export (see ``coco``). Boxes are in pixels of the picture as one sees it, from
 its upper left corner. A picture that the file does not mention has no object.
 Two such folders named ``train`` and ``val`` (or, as in the original,
 ``bananas_train`` and ``bananas_val``) are the two splits; a single one is
-divided by its file names, so that a picture stays in its split for good.
+divided by its file names, so that a picture stays in its split for good
+(unless there are so few that none would be for validation: then one is taken,
+which goes back when others come).
 What else lies there is left out, with a note if it looks like data.
 
 The same reader serves a folder on the disk and one inside a ZIP archive,
@@ -138,24 +140,53 @@ def survey_folder(path, classes=None, progress=False):
     path = _as_path(path)
     parts = _read_parts(path)
     names = number_classes(parts.values(), classes)
-    pictures = []
+    pictures, places = [], {}
     for key, part in parts.items():
         sides = _sides(key, part.rows, VAL_FRACTION)
         squares = _squares(part, list(part.rows), progress)
         for (name, rows), (square, size) in zip(part.rows.items(), squares,
                                                 strict=True):
             boxes = np.array([row.box for row in rows], np.float64)
+            path_of = part.folder / 'images' / name
+            if square is not None and (square != square[:, :1, :1]).any():
+                digest = hashlib.blake2b(square).digest()
+                places.setdefault(digest, []).append((sides[name], path_of))
             pictures.append(Picture(
-                part.folder / 'images' / name, sides[name],
+                path_of, sides[name],
                 None if square is None else size,
                 [part.numbers[row.label] for row in rows],
                 boxes.reshape(-1, 4)))
     problems = sorted({each for part in parts.values()
                        for each in part.problems})
     notes = [note for part in parts.values() for note in part.notes]
-    # What is wrong may be all that is missing.
-    gaps, odd = ([], []) if problems else _find_gaps(path, pictures, names)
-    return Survey(problems, gaps, notes + odd, names, pictures)
+    # What is wrong may be all that is missing, so it is mended first.
+    if problems:
+        return Survey(problems, [], notes, names, pictures)
+    gaps, odd = _find_gaps(path, pictures, names)
+    twins, more = _find_twins(path, places.values())
+    rows = parts['all'].rows if 'all' in parts else ()
+    if len(rows) > 1 and min(map(_place, rows)) >= VAL_FRACTION:
+        odd.append(f'{path}: so few pictures that the one in val was taken '
+                   'from train, where it goes back when others come')
+    return Survey([], gaps + twins, notes + odd + more, names, pictures)
+
+
+def _find_twins(path, places):
+    """Pictures that are there more than once: as ``Problem`` if training and
+    validation have the same, else as a note."""
+    split, alike = [], []
+    for same in places:
+        first = dict(reversed(same))  # one picture of each side
+        if len(first) == 2:
+            split.append(Problem(
+                str(first['val']), 0, f'the same picture as {first["train"]}, '
+                'which is for training; what was learnt by heart would be '
+                'found, so remove one of them'))
+        elif len(same) > 1:
+            alike += [picture.name for _, picture in same[1:]]
+    notes = [f'{path}: {len(alike):,} the same as another picture: '
+             f'{some(sorted(alike, key=natural))}'] if alike else []
+    return sorted(split), notes
 
 
 def _find_gaps(path, pictures, names):

@@ -72,7 +72,7 @@ class BananasDataset(Dataset):
                                                      **options)
 
     def __getitem__(self, index):
-        return self.images[index].float(), self.labels[index]
+        return self.images[index].float(), self.labels[index].clone()
 
     def __len__(self):
         return len(self.images)
