@@ -86,10 +86,11 @@ lab: env ## open the book in JupyterLab
 slides: env ## make slides of the chapters, shown without a network
 	@$(PY) tools/slides.py
 
+# Some systems have a NAME in every shell; only the one given here counts.
 .PHONY: assignment
 assignment: env ## make an nbgrader assignment NAME of EXERCISES in COURSE
 	@$(PY) tools/assignment.py $(if $(COURSE),--course '$(COURSE)') \
-	  $(if $(NAME),--name '$(NAME)') $(EXERCISES)
+	  $(if $(filter command line,$(origin NAME)),--name '$(NAME)') $(EXERCISES)
 
 .PHONY: weights
 weights: env ## train and measure the shipped weights (hours; resumes)

@@ -285,7 +285,7 @@ def pictures_of(name):
                     if path.is_file() and not path.name.startswith('.')),
                    key=natural)
     found = [file for file in files if is_picture_name(file)]
-    others = [file for file in files if file not in found]
+    others = [file for file in files if not is_picture_name(file)]
     if not found:
         raise ValueError(f'{name}: no picture of a known kind in this folder'
                          + f', but {some(others)}' * bool(others))
@@ -302,13 +302,22 @@ def outputs_of(save, images):
     out = Path(save)
     outs = [out] if len(images) == 1 else [
         out.with_stem(f'{out.stem}-{i + 1}') for i in range(len(images))]
-    inputs = {Path(image).resolve() for image in images}
+    inputs = {file_of(image) for image in images}
     for out in outs:
-        if out.resolve() in inputs:
+        if out.exists() and file_of(out) in inputs:
             raise ValueError(f'--save {save}: {out} is one of the pictures '
                              'that are looked at, and would be lost; give it '
                              'another name')
     return outs
+
+
+def file_of(path):
+    """What is the same for all names of one file; None if there is none."""
+    try:
+        about = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return about.st_dev, about.st_ino
 
 
 def is_folder(source):

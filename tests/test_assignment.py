@@ -1,6 +1,7 @@
 """The exercises as an nbgrader assignment, graded by nbgrader itself."""
 import copy
 import re
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +130,12 @@ def test_a_book_that_does_not_fit_is_refused(tmp_path, exercise, solution,
 @pytest.fixture
 def two_versions(tmp_path, monkeypatch):
     """Two instructors' notebooks that differ, and a folder for a course."""
-    monkeypatch.setattr(assignment, 'nbgrader', lambda *_: '')
+    def release(course, _, name, *options):
+        folder = course / 'release' / name
+        shutil.rmtree(folder, ignore_errors=True)  # as nbgrader does
+        folder.mkdir(parents=True)
+        (folder / f'{name}.ipynb').write_text('for students')
+    monkeypatch.setattr(assignment, 'nbgrader', release)
     book = small_book(tmp_path, TWICE, *SOLVED)
     first, second = assignment.assemble(*book), assignment.assemble(*book)
     second.cells[0].source += ' Changed.'
@@ -148,11 +154,18 @@ def test_an_assignment_is_never_written_over(two_versions):
     with pytest.raises(assignment.AssignmentError, match='Take another name'):
         assignment.write(second, course, 'week1')
     assert contents(course) == before
+    (course / 'release/week1/data.csv').write_text('handed out')
+    before = contents(course)
     assignment.write(first, course, 'week1')
     assignment.write(second, course, 'week2')
     added = set(contents(course)) - set(before)
     assert {path.name for path in added} == {'week2.ipynb'}
     assert before.items() <= contents(course).items()
+    (course / 'source/week1').rename(course / 'moved')
+    before = contents(course)
+    with pytest.raises(assignment.AssignmentError, match='handed out'):
+        assignment.write(first, course, 'week1')
+    assert contents(course) == before
 
 
 def test_what_a_course_has_of_its_own_is_kept(two_versions, capsys):

@@ -521,6 +521,10 @@ WRONG = {
         (lambda a, b: nn.Sequential(*conv_twice(a, b)[:2],
                                     *conv_twice(b, b, (2, 1))[:3]),
          'ReLU after the first'),
+        (lambda a, b: nn.Sequential(*[
+            nn.BatchNorm2d(b, affine=False)
+            if isinstance(layer, nn.BatchNorm2d) else layer
+            for layer in conv_twice(a, b)]), 'number of parameters'),
         (lambda a, b: conv_twice(a, b).requires_grad_(False),
          'Parameters without a gradient'),
         (lambda a, b: conv_twice(b, a), 'Came RuntimeError'),

@@ -475,9 +475,12 @@ def test_a_picture_for_training_and_for_validation_is_a_gap(tmp_path):
     assert survey_folder(tmp_path).gaps == []
     noise(tmp_path / 'val/images/twin.png', 0)
     noise(tmp_path / 'val/images/again.png', 0)
-    gap, = survey_folder(tmp_path).gaps
-    assert gap.file == str(tmp_path / 'val/images/again.png')
-    assert f"as {tmp_path / 'train/images/a.png'}, which is for" in gap.text
+    gaps = survey_folder(tmp_path).gaps
+    assert [gap.file for gap in gaps] == [
+        str(tmp_path / 'val/images' / name)
+        for name in ('again.png', 'twin.png')]
+    for gap in gaps:
+        assert f"as {tmp_path / 'train/images/a.png'}, which" in gap.text
 
 
 def test_pictures_that_are_there_twice_are_noted(tmp_path):

@@ -3,6 +3,7 @@ import io
 import json
 import os
 import pickle
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -457,6 +458,32 @@ def test_a_folder_that_cannot_be_read_does_not_stop_the_others(
     assert 'locked: Permission denied' in errors
 
 
+def test_a_link_in_a_circle_does_not_stop_the_others(
+        tmp_path, picture, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    picture[0].save('good.png')
+    try:
+        os.symlink('loop', 'loop')
+    except (OSError, NotImplementedError):
+        pytest.skip('no links here')
+    assert main(['predict', '--no-tiles', 'loop', 'good.png', '--save',
+                 'out.png']) == 2
+    assert 'good.png: ' in capsys.readouterr().out
+    assert Path('out-2.png').exists()
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='links need rights there')
+def test_another_name_of_a_picture_is_not_overwritten_either(
+        tmp_path, picture, capsys):
+    picture[0].save(tmp_path / 'a.png')
+    os.link(tmp_path / 'a.png', tmp_path / 'b.png')
+    before = (tmp_path / 'a.png').read_bytes()
+    assert main(['predict', '--no-tiles', str(tmp_path / 'a.png'), '--save',
+                 str(tmp_path / 'b.png')]) == 2
+    assert 'would be lost' in capsys.readouterr().err
+    assert (tmp_path / 'a.png').read_bytes() == before
+
+
 @pytest.mark.parametrize(('names', 'save'), [
     (['a.png'], 'a.png'), (['a.png', 'out-1.png'], 'out.png'),
     (['a.png'], './b/../a.png')])
@@ -507,13 +534,16 @@ def test_a_closed_or_full_stream_gives_no_traceback(
         'img_name,label,xmin,ymin,xmax,ymax\n' + ''.join(
             f'{i}.png,fig,0,0,9,9\n' for i in range(9)))
     result = subprocess.run(
-        ['bash', '-o', 'pipefail', '-c', f'{sys.executable} -m d2lssd '
-         + line.format(folder=tmp_path)], capture_output=True, text=True)
+        ['bash', '-o', 'pipefail', '-c',
+         f'{shlex.quote(sys.executable)} -m d2lssd '
+         + line.format(folder=shlex.quote(str(tmp_path)))],
+        capture_output=True, text=True)
     assert result.returncode == status, result.stderr
     errors = [text for text in result.stderr.splitlines()
               if 'reading pictures' not in text]
     if words is not None:
-        assert ''.join(errors).strip().endswith(words)
+        said = ''.join(errors).strip()
+        assert said.endswith(words) if words else not said
         assert 'Traceback' not in result.stderr
         assert 'Exception ignored' not in result.stderr
 

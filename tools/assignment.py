@@ -345,7 +345,8 @@ def write(notebook, course, name):
     if not re.fullmatch(r'\w[\w.-]*', name):
         raise AssignmentError(f'the name {name!r}: letters, digits, _, . and '
                               '- are what nbgrader takes')
-    path = course / 'source' / name / f'{name}.ipynb'
+    path, released = (course / version / name / f'{name}.ipynb'
+                      for version in ('source', 'release'))
     nbformat.validate(notebook)
     text = nbformat.writes(notebook) + '\n'
     if path.exists() and path.read_text('utf-8') != text:
@@ -353,7 +354,12 @@ def write(notebook, course, name):
             f'{path} is there and differs from what would be written: it has '
             'other exercises, or was edited, or the book has changed since. '
             'Take another name (NAME=... of make assignment), or move that '
-            'folder away')
+            f'folder and {released.parent} away')
+    if released.parent.exists() and not path.exists():
+        raise AssignmentError(
+            f'{released.parent} is there, and may have been handed out. Take '
+            'another name (NAME=... of make assignment), or move that folder '
+            'away')
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, 'utf-8')
     settings = Path(__file__).with_name('nbgrader_config.py')
@@ -365,8 +371,9 @@ def write(notebook, course, name):
               and (course / file).read_text('utf-8') != new):
             print(f'{course / file} is yours and was kept. What the marking '
                   f'of these exercises needs stands in {settings}.')
-    nbgrader(course, 'generate_assignment', name, '--force')
-    return course / 'release' / name / f'{name}.ipynb'
+    if not released.exists():
+        nbgrader(course, 'generate_assignment', name, '--force')
+    return released
 
 
 def main():

@@ -330,7 +330,7 @@ def _gets_past(blk, X):
     """Whether something of an input gets past a batch norm that lets nothing
     through a ReLU behind it."""
     norms = [name for name, layer in blk.named_modules()
-             if isinstance(layer, nn.BatchNorm2d)]
+             if isinstance(layer, nn.BatchNorm2d) and layer.affine]
     for name in norms:
         shut = copy.deepcopy(blk).eval()
         layer = shut.get_submodule(name)

@@ -174,19 +174,20 @@ def survey_folder(path, classes=None, progress=False):
 def _find_twins(path, places):
     """Pictures that are there more than once: as ``Problem`` if training and
     validation have the same, else as a note."""
-    split, alike = [], []
+    both, alike = [], []
     for same in places:
-        first = dict(reversed(same))  # one picture of each side
-        if len(first) == 2:
-            split.append(Problem(
-                str(first['val']), 0, f'the same picture as {first["train"]}, '
-                'which is for training; what was learnt by heart would be '
-                'found, so remove one of them'))
-        elif len(same) > 1:
+        train, val = ([picture for side, picture in same if side == split]
+                      for split in ('train', 'val'))
+        if train and val:
+            both += [Problem(
+                str(picture), 0, f'the same picture as {train[0]}, which is '
+                'for training; what was learnt by heart would be found, so '
+                'remove one of them') for picture in val]
+        else:
             alike += [picture.name for _, picture in same[1:]]
     notes = [f'{path}: {len(alike):,} the same as another picture: '
              f'{some(sorted(alike, key=natural))}'] if alike else []
-    return sorted(split), notes
+    return sorted(both), notes
 
 
 def _find_gaps(path, pictures, names):

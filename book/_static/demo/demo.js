@@ -411,7 +411,9 @@ async function main() {
     state.picture ??= first;
     update();
   } catch {  // the start asks for it once more, and says what is wrong
-    find('canvas').setAttribute('aria-label', 'No picture yet');
+    if (!state.picture) {
+      find('canvas').setAttribute('aria-label', 'No picture yet');
+    }
   }
 }
 
