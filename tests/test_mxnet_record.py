@@ -120,8 +120,9 @@ def test_two_steps_of_training_change_what_they_are_compared_by():
 
 
 def test_single_precision_would_be_too_coarse_to_compare_a_gradient():
-    gap = compare.single_precision_gap(RECORD['training']['two steps'])
-    assert gap > compare.TOLERANCE
+    case = RECORD['training']['two steps']
+    assert any(compare.single_precision_gap(case, step) > compare.TOLERANCE
+               for step in range(8))
 
 
 def test_the_table_in_the_appendix_is_what_compare_would_write():

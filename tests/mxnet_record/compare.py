@@ -336,8 +336,13 @@ def read_table():
             for name, count, worst in rows]
 
 
-def single_precision_gap(case):
+def single_precision_gap(case, step=0):
     """How far PyTorch's gradient in single precision lies from double's.
+
+    Args:
+        case: training that was recorded; its labels are taken.
+        step: number of the minibatch; on some, on some processors, no unit
+            stands so near the fence that the last bit tips it.
 
     Returns:
         The greatest ratio, over the parameters, of the length of the
@@ -347,7 +352,7 @@ def single_precision_gap(case):
     for dtype in (torch.float32, torch.float64):
         net, _ = drawn_net(num_classes=2)
         net.to(dtype).train()
-        X = torch.from_numpy(inputs.images('step 0', *case['shape']))
+        X = torch.from_numpy(inputs.images(f'step {step}', *case['shape']))
         anchors, *preds = net(X.to(dtype))
         bbox_labels, bbox_masks, cls_labels = multibox_target(
             anchors, *tensors(case['labels'][0]))
@@ -366,7 +371,8 @@ def main():
     write_table(rows)
     for name, count, worst in rows:
         print(f'{worst:8.1e}  {count:8,d}  {name}')
-    gap = single_precision_gap(record['training']['two steps'])
+    gap = max(single_precision_gap(record['training']['two steps'], step)
+              for step in range(4))
     print(f'{gap:8.1e}  PyTorch with itself: a gradient in single precision, '
           'against double')
     return 0 if max(row[2] for row in rows) < TOLERANCE else 1
