@@ -1,5 +1,6 @@
 """Room is asked for where much is going to be installed, and only there."""
 import sys
+import venv
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,6 +8,16 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tools'))
 import environment  # noqa: E402
+
+
+def test_a_moved_environment_is_made_anew(monkeypatch, tmp_path):
+    here, there = tmp_path / 'my book' / '.venv', tmp_path / 'moved'
+    monkeypatch.setattr(environment, 'VENV', here)
+    venv.create(here, with_pip=False)
+    assert environment.venv_version() == sys.version_info[:2]
+    here.rename(there)
+    monkeypatch.setattr(environment, 'VENV', there)
+    assert environment.venv_version() is None
 
 
 @pytest.mark.parametrize(('new', 'there', 'refused'), [

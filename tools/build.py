@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from demo import make_demo
 from notebooks import ROOT
@@ -22,11 +23,9 @@ def main():
     for folder in (PAGES, ROOT / '_build' / '.doctrees',
                    ROOT / '_build' / '.jupyter_cache'):
         shutil.rmtree(folder, ignore_errors=True)
-    # Its own script names a Python by its path, which a moved clone changes.
-    program = 'from jupyter_book.cli.main import main; main()'
+    program = Path(sys.executable).with_name('jupyter-book')
     result = subprocess.run(
-        [sys.executable, '-c', program, 'build', '-q', '-W', '-n',
-         '--keep-going', '--all', '.'],
+        [program, 'build', '-q', '-W', '-n', '--keep-going', '--all', '.'],
         cwd=ROOT, env=dict(os.environ, PYTHONWARNINGS='ignore'),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if result.returncode:

@@ -66,13 +66,16 @@ def venv_python():
 
 
 def venv_version():
-    """The Python version of .venv, such as (3, 11), or None."""
+    """The Python version of .venv, such as (3, 11), or None; also None if it
+    was made elsewhere, for its programs name their Python by its path."""
     try:
         text = (VENV / 'pyvenv.cfg').read_text(encoding='utf-8')
     except OSError:
         return None
     found = re.search(r'^version\w* = (\d+)\.(\d+)', text, re.M)
-    if found is None or not venv_python().exists():
+    made = re.search(r'^command = .* -m venv (.*)$', text, re.M)
+    moved = made is not None and not made.group(1).endswith(str(VENV))
+    if found is None or moved or not venv_python().exists():
         return None
     return int(found.group(1)), int(found.group(2))
 
