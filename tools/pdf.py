@@ -161,8 +161,7 @@ def mended(old, new, name, parts, starts, writer, address):
             return False
         place = f'/{parsed.fragment}'
     reader, number, top = parts[name], 0, None
-    if place in reader.named_destinations:
-        place = reader.named_destinations[place]
+    if place := reader.named_destinations.get(place):
         number = reader.get_destination_page_number(place)
         top = place.top and int(place.top)
     link_to(new, writer.pages[starts[name] + number], top)

@@ -511,7 +511,8 @@ def test_while_it_works_the_page_says_so(fresh):
     assert working.is_hidden()
     held = []
     page.route('**/banana-1.webp', lambda route: held.append(route))
-    page.locator('.demo-another').click()
+    with page.expect_request('**/banana-1.webp'):
+        page.locator('.demo-another').click()
     while not held:
         page.wait_for_timeout(20)
     assert working.is_visible()
