@@ -190,6 +190,13 @@ def test_a_term_of_the_glossary_explains_itself(browser, address):
     page.context.close()
 
 
+def test_a_long_path_breaks_on_the_narrowest_screen(browser, address):
+    page = opened(browser, address, 'book/teaching',
+                  viewport={'width': 320, 'height': 800})
+    assert page.evaluate('document.documentElement.scrollWidth') <= 320
+    page.context.close()
+
+
 def test_each_term_explains_itself_to_the_keyboard_when_enlarged(
         browser, address):
     page = opened(browser, address, 'book/background/boxes-and-anchors',
