@@ -178,34 +178,37 @@ class _Sparing(torch.autograd.Function):
         x = X.to(dtype)
         with torch.autocast('cpu', enabled=False):
             y1 = _conv(x, conv1)
-            a, *_ = _norm_relu(y1, norm1, room, count=True)
+            a, *stats1 = _norm(y1, norm1, room)
             if twice:
                 y1 = None
-            y2 = _conv(a, conv2)
-            a, *stats = _norm_relu(y2, norm2, room, count=True)
+            y2 = _conv(a.relu_(), conv2)
+            a, *stats2 = _norm(y2, norm2, room)
+        # The greatest of a window is the same before ReLU, on a map four times
+        # as large, and after.
         Y, places = _pool(a, room)
+        Y.relu_()
         ctx.save_for_backward(Y)
         # Not by the same: it would hold them until all is done.
-        ctx.kept = block, room, X.dtype, x, y1, y2, stats, places
+        ctx.kept = (block, room, X.dtype, x, y1, stats1, y2, stats2, places)
         return Y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        block, room, dtype, x, y1, y2, stats, places = ctx.kept
+        block, room, dtype, x, y1, stats1, y2, stats2, places = ctx.kept
         del ctx.kept
         conv1, norm1, _, conv2, norm2, _, _ = block
         Y, = ctx.saved_tensors  # above 0 where the greatest of a window was
         grad = aten.threshold_backward(grad.to(Y.dtype), Y, 0)
         grad, *norm2_grads = _norm_backward(
-            _pool_backward(grad, y2, places, room), y2, norm2, stats)
+            _pool_backward(grad, y2, places, room), y2, norm2, stats2)
         del y2
         if y1 is None:
             y1 = _conv(x, conv1)
-        a, *stats = _norm_relu(y1, norm1, room)
+        a = _norm_again(y1, norm1, stats1, room).relu_()
         grad, *conv2_grads = _conv_backward(grad, a, conv2, True)
         aten.threshold_backward.grad_input(grad, a, 0, grad_input=grad)
-        grad, *norm1_grads = _norm_backward(grad, y1, norm1, stats)
+        grad, *norm1_grads = _norm_backward(grad, y1, norm1, stats1)
         del y1
         grad, *conv1_grads = _conv_backward(
             grad, x, conv1, ctx.needs_input_grad[0])
@@ -225,19 +228,26 @@ def _conv_backward(grad, x, conv, wanted):
     return grad, weight.to(conv.weight.dtype), bias.to(conv.bias.dtype)
 
 
-def _norm_relu(y, norm, room, count=False):
-    """Batch norm and ReLU, in shared memory; mean and scale of each channel.
-
-    A minibatch must be counted once, however often it is normalised."""
+def _norm(y, norm, room):
+    """Batch norm, in shared memory; mean and scale of each channel."""
     a = room.like(y, y.dtype, 'a')
     mean, scale = torch.empty_like(norm.weight), torch.empty_like(norm.weight)
-    running = norm.running_mean, norm.running_var
-    if count:
-        norm.num_batches_tracked += 1
+    norm.num_batches_tracked += 1
     aten.native_batch_norm.out(
-        y, norm.weight, norm.bias, *(running if count else (None, None)), True,
+        y, norm.weight, norm.bias, norm.running_mean, norm.running_var, True,
         norm.momentum, norm.eps, out=a, save_mean=mean, save_invstd=scale)
-    return a.relu_(), mean, scale
+    return a, mean, scale
+
+
+def _norm_again(y, norm, stats, room):
+    """The same once more: nothing is counted or averaged a second time."""
+    a = room.like(y, y.dtype, 'a')
+    mean, scale = stats
+    aten.native_batch_norm.out(
+        y, norm.weight * scale, norm.bias, mean, torch.ones_like(scale), False,
+        0, 0, out=a, save_mean=scale.new_empty(0),
+        save_invstd=scale.new_empty(0))
+    return a
 
 
 def _norm_backward(grad, y, norm, stats):
