@@ -119,10 +119,15 @@ class Recipe:
         batch_size: pictures a step.
         loss: 'mean', the source's `calc_loss`; 'balanced'; or 'focal', the
             same with `focal_loss` in place of hard negatives.
-        negative_ratio, gamma, sigma, bbox_weight: of `balanced_loss`.
-        balance: power of `object_weights` in it; 0 for none.
+        negative_ratio: hard negatives for each positive; see `balanced_loss`.
+        gamma: of the focal loss.
+        sigma: of `smooth_l1`; None for plain L1.
+        bbox_weight: of the offsets' loss beside that of the classes.
+        balance: power of ``object_weights``, so that an object with many
+            anchors does not outweigh one with few; 0 for none.
         optimizer: 'sgd' or 'adamw'.
-        lr, weight_decay: of the optimizer.
+        lr: its learning rate, the highest with 'one-cycle'.
+        weight_decay: of the optimizer.
         schedule: 'constant' or 'one-cycle'.
         pictures: 'plain', 'touching', 'small', 'sizes' and 'wild' are styles
             of drawn pictures, seen again every epoch; 'mixed' are wild,

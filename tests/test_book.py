@@ -401,6 +401,14 @@ def test_the_table_of_contents_lists_every_page_once():
     assert sorted(listed) == sorted(there)
 
 
+def test_the_page_on_the_package_has_every_public_name_once():
+    listed = re.findall(r'^\.\. (?:autofunction|autoclass|py:data):: (\w+)$',
+                        (ROOT / 'book' / 'package.md').read_text('utf-8'),
+                        re.M)
+    modules = {'check', 'data', 'widgets'}
+    assert sorted([*listed, *modules]) == sorted(d2lssd.__all__)
+
+
 @pytest.mark.parametrize('chapter', SHOWN)
 def test_a_chapter_shows_the_values_that_the_book_reproduces(chapter):
     text = '\n'.join(

@@ -13,6 +13,7 @@ import nbformat
 import yaml
 from docutils import nodes
 from notebooks import ROOT, notebook_paths
+from sphinx import addnodes
 
 GLOSSARY = 'book/glossary'
 CARD = 'card.jpg'
@@ -21,7 +22,8 @@ COLAB_BRANCH = 'colab'
 WORDS_A_MINUTE = 200
 CODE_LINES_A_MINUTE = 20
 NOT_PROSE = (nodes.title, nodes.literal, nodes.literal_block, nodes.reference,
-             nodes.caption, nodes.term, nodes.math, nodes.raw, nodes.rubric)
+             nodes.caption, nodes.term, nodes.math, nodes.raw, nodes.rubric,
+             addnodes.desc)
 SUMMARY = ('Build an object detector from nothing, train it on a laptop and '
            'see it find bananas: a book of notebooks.')
 

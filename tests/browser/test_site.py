@@ -265,6 +265,31 @@ def test_code_can_be_copied(browser, address):
     page.context.close()
 
 
+def test_a_name_in_code_leads_to_what_it_means(browser, address):
+    page = opened(browser, address, 'book/prediction')
+    name = page.locator('pre a.name', has_text='multibox_detection').first
+    code = name.locator('xpath=ancestor::pre')
+    assert 'import evaluating, multibox_detection' in code.inner_text()
+    name.click()
+    page.wait_for_url('**/book/package.html#d2lssd.multibox_detection')
+    entry = page.locator('dl.py', has=page.locator(
+        '[id="d2lssd.multibox_detection"]'))
+    assert 'pos_threshold' in entry.inner_text()
+    # It says where it is written, and leads back.
+    assert entry.locator('p.when a', has_text='Prediction').count()
+    page.context.close()
+
+
+@pytest.mark.parametrize(('chapter', 'name', 'linked'), [
+    ('book/concatenation', 'concat_preds', False),  # it defines that one
+    ('book/concatenation', 'cls_predictor', True),
+    ('book/beyond/speed', 'plt', False)])
+def test_only_names_of_the_package_lead_there(address, chapter, name, linked):
+    found = re.findall(rf'<a class="name"[^>]*><span class="n">{name}</span>',
+                       (PAGES / f'{chapter}.html').read_text('utf-8'))
+    assert bool(found) == linked
+
+
 def test_figures_move_on_the_built_page(browser, address):
     page = opened(browser, address, 'book/background/boxes-and-anchors')
     page.evaluate('movingFigures.ready')
