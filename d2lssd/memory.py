@@ -22,9 +22,10 @@ def keep_memory(room=4e9):
 
     A step frees some hundred large tensors, and the C library would hand each
     back to the system only to ask for it again, zeroed page by page, in the
-    next step. Keeping it nearly doubles the speed of training on a processor,
-    and makes the process up to a gigabyte larger. Where memory is short, it is
-    spared instead: see `spare_memory`. Elsewhere this changes nothing.
+    next step. Keeping it makes training on a processor about half as fast
+    again, and the process half a gigabyte to a gigabyte larger. Where memory
+    is short, it is spared instead: see ``d2lssd.memory.spare_memory``.
+    Elsewhere this changes nothing.
 
     Args:
         room: bytes that must be free to keep any.
@@ -109,8 +110,8 @@ def sparing(*blocks, twice=False):
     arrives. Results are the same, bit for bit.
 
     Args:
-        *blocks: of `down_sample_blk`, on a processor; any other module is left
-            as it is.
+        *blocks: of `down_sample_blk`, on a processor, with weights of 32 bits
+            or more; any other module is left as it is.
         twice: compute the first convolution once more as well, and keep only
             what the second one gave.
 
@@ -131,8 +132,9 @@ def sparing(*blocks, twice=False):
 def _is_known(block):
     """Whether a module computes what `_Sparing` does."""
     first = next(block.children(), None)
-    if not isinstance(first, torch.nn.Conv2d):
-        return False
+    if not (isinstance(first, torch.nn.Conv2d) and first.weight.dtype in (
+            torch.float32, torch.float64)):
+        return False  # a mean that is kept in half precision is rounded
     with torch.device('meta'):  # where nothing is drawn at random
         known = down_sample_blk(first.in_channels, first.out_channels)
     # It names the layers, with all that was chosen for them.
@@ -146,7 +148,8 @@ def _sparing(block, room, twice):
     whole = block.forward
 
     def forward(X):
-        if not (block.training and torch.is_grad_enabled()):
+        if not (torch.is_grad_enabled()
+                and all(part.training for part in block.modules())):
             return whole(X)
         return _Sparing.apply(X, block, room, twice, *block.parameters())
     return forward

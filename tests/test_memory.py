@@ -110,6 +110,34 @@ def test_blocks_that_keep_little_learn_the_same_bits(
         assert torch.equal(value, other.state_dict()[name]), name
 
 
+@pytest.mark.parametrize('change', [
+    lambda block: None, torch.nn.Module.double, torch.nn.Module.bfloat16,
+    torch.nn.Module.half, lambda block: block[1].eval(),
+    lambda block: block[4].requires_grad_(False)],
+    ids=['as it is', 'double', 'bfloat16', 'half', 'a norm at rest',
+         'a frozen norm'])
+@pytest.mark.parametrize('twice', [False, True])
+def test_weights_of_every_sign_and_kind_learn_the_same_bits(change, twice):
+    torch.manual_seed(0)
+    block = d2lssd.down_sample_blk(3, 16)
+    for norm in block[1], block[4]:
+        for part in norm.weight, norm.bias:
+            torch.nn.init.uniform_(part, -1, 1)
+    change(block)
+    X = torch.rand(4, 3, 34, 36).to(block[0].weight.dtype)
+    results = []
+    for spared in [], [block]:
+        block.zero_grad()
+        X = X.detach().requires_grad_()
+        with sparing(*spared, twice=twice):
+            Y = block(X)
+            Y.square().sum().backward()
+        results.append([Y, X.grad, *(part.grad for part in block.parameters()
+                                     if part.grad is not None)])
+    for plain, spared in zip(*results, strict=True):
+        assert torch.equal(plain, spared)
+
+
 def test_what_is_computed_twice_is_not_kept(learner):
     net, X, _ = learner
     kept = []
