@@ -40,7 +40,7 @@ def examine(net, names=tuple(EXAMS), count=EXAM_PICTURES, progress=False,
     Args:
         net: a `TinySSD`.
         names: of the exams.
-        count: pictures an exam. Those of whole exams, of `EXAM_PICTURES`, are
+        count: pictures an exam. Those of whole exams, of 500, are
             kept on disk, 98 MB each; others are drawn anew.
         progress: show bars.
         tiles, voting: see `evaluate`.

@@ -71,7 +71,7 @@ def balanced_loss(cls_preds, cls_labels, bbox_preds, bbox_labels, bbox_masks,
         gamma: if given, all anchors count, each by its `focal_loss`, and
             `negative_ratio` says nothing.
         weights: float tensor ``(B, A)`` of anchors, as from
-            `d2lssd.anchors.object_weights`; None for 1.
+            ``d2lssd.anchors.object_weights``; None for 1.
 
     Returns:
         Float tensor ``()``.

@@ -166,7 +166,7 @@ class Animator:
     """A plot that is drawn again whenever a point is added.
 
     In a notebook it takes the place of what the cell showed before; elsewhere
-    it waits for `plt.show()`.
+    it waits for ``plt.show()``.
 
     Args:
         xlabel, ylabel: of the axes.

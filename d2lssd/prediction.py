@@ -59,8 +59,8 @@ def read_image(picture):
     Args:
         picture: a path, a binary file, a Pillow image, an array ``(h, w, 3)``
             or a tensor ``(3, h, w)``, 0–255. Of paths, files and Pillow
-            images, see `open_image`. Numbers that are not whole are cut to
-            0–255.
+            images, see ``d2lssd.data.open_image``. Numbers that are not whole
+            are cut to 0–255.
 
     Returns:
         Tuple of a float tensor ``(1, 3, 256, 256)``, 0–255, and the picture as
@@ -128,7 +128,7 @@ def detect(picture, net=None, threshold=0.5, classes=None, tiles=True,
         threshold: least score, 0–1.
         classes: names to use in place of the network's own.
         tiles: look at nine enlarged parts of the picture, too, for what is
-            small; it takes some ten times as long. See `d2lssd.tiles`.
+            small; it takes some ten times as long. See ``d2lssd.tiles``.
         voting: place each box by all that were found with it, which is
             nearer to the truth; see `vote_boxes`.
 
@@ -192,7 +192,7 @@ def weights_card(name=DEFAULT):
         name: see `load_pretrained`.
 
     Returns:
-        dict, as `python -m d2lssd train --save` wrote it.
+        dict, as ``python -m d2lssd train --save`` wrote it.
     """
     return json.loads(_shipped(name, '.json').read_text(encoding='utf-8'))
 

@@ -450,7 +450,8 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
         ValueError: unknown recipe or change; a checkpoint of another recipe;
             a source that cannot be read.
         FloatingPointError: the loss is no longer a number.
-        ConnectionError: of several processes (see `distributed`), one ended.
+        ConnectionError: of several processes (see ``d2lssd.distributed``), one
+            ended.
     """
     recipe, seed = find_recipe(recipe, **changes), whole('seed', seed)
     distributed.join()

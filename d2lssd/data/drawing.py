@@ -112,8 +112,9 @@ def draw_scene(split, index, seed=0, style='plain', num_bananas=1):
             same, and some touch; 'small', half the size; 'sizes', all sizes,
             and some touch; 'wild', all sizes, views and cameras; 'odd', the
             same among things of no known kind; 'bruised', the same with dark
-            patches on most and long stems on some; a `Style` of your own; or
-            a tuple of these, which the pictures take in turn.
+            patches on most and long stems on some; a style of your own, a
+            ``d2lssd.data.drawing.Style``; or a tuple of these, which the
+            pictures take in turn.
         num_bananas: a number, or (low, high), both possible.
 
     Returns:
@@ -182,12 +183,12 @@ def draw_banana(model=0, size=230, angle=0.5, tilt=0.0, yaw=0.0,
     """Draw one banana alone.
 
     Args:
-        model: which individual, a number of `MODELS`.
+        model: which individual, a number of ``MODELS``.
         size: its length in pixels.
         angle, tilt, yaw: turn it on the screen, about its length and towards
             the viewer, in radians.
         ripeness: 0 is green, 0.3 yellow, 0.6 spotted, 1 black.
-        light: a `canvas.Light`; None for one from above.
+        light: a ``d2lssd.data.canvas.Light``; None for one from above.
         seed: of the spots.
 
     Returns:
