@@ -13,7 +13,7 @@ from d2lssd.metrics import (
     hits,
     precision_recall_curve,
 )
-from d2lssd.model import evaluating
+from d2lssd.model import evaluating, voters_of
 from d2lssd.tiles import join_tiles, look, tiles_of_batch
 
 # Drawn validation pictures, in numbers and with seeds of their own.
@@ -29,6 +29,8 @@ EXAMS = {
     'plain, none': {'style': 'plain', 'num_bananas': 0, 'seed': 106},
 }
 EXAM_PICTURES = 500
+# of `set_operating_point`, at most
+ROUNDS = 8
 
 
 def examine(net, names=tuple(EXAMS), count=EXAM_PICTURES, progress=False,
@@ -99,7 +101,8 @@ def evaluate(net, data_iter, threshold=0.5, progress=False, tiles=False,
         threshold: score from which on a box counts as a detection.
         progress: show a bar.
         tiles: look at enlarged parts of each picture, too, as `detect` does.
-        voting: place each box by `vote_boxes`, as `detect` does.
+        voting: place each box by `vote_boxes` or, where the network has
+            voters, `fuse_boxes`, as `detect` does.
 
     Returns:
         dict: the numbers of `average_precision`, by size too, as if
@@ -143,7 +146,8 @@ def set_operating_point(net, data_iter, precision, progress=False):
 
     The logit of background gets a constant. The order of the scores stays,
     and so do the boxes, up to what `vote_boxes` makes of them and to those
-    near the least score that counts.
+    near the least score that counts. Where `fuse_boxes` makes the scores, a
+    vote that is missing moves with nothing, so it takes some rounds.
 
     Args:
         net: a `TinySSD` of one class, which is changed.
@@ -163,22 +167,29 @@ def set_operating_point(net, data_iter, precision, progress=False):
     if net.num_classes > 1:
         raise ValueError(f'the network finds {net.num_classes} classes; an '
                          'operating point can be set for one')
-    right, recall, score = precision_recall_curve(
-        *detect_all(net, data_iter, progress, voting=True))
-    # Of equal scores only the last counts them all.
-    last = torch.ones_like(score, dtype=torch.bool)
-    last[:-1] = score[1:] < score[:-1]
-    enough = (last & (right >= precision)).nonzero()[:, 0]
-    if not len(enough):
-        raise ValueError(f'precision {precision:g}: this network reaches '
-                         f'{float(max(right[last], default=0)):.3f} at most')
-    i = enough[-1]
-    with torch.no_grad():
-        for scale in range(5):
-            bias = getattr(net, f'cls_{scale}').bias
-            bias.view(-1, 2)[:, 0] += score[i].logit(3e-8)
-    return {'score': float(score[i]), 'precision': float(right[i]),
-            'recall': float(recall[i])}
+    moved = 0.0
+    for _ in range(ROUNDS if voters_of(net) else 1):
+        right, recall, score = precision_recall_curve(
+            *detect_all(net, data_iter, progress, voting=True))
+        # Of equal scores only the last counts them all.
+        last = torch.ones_like(score, dtype=torch.bool)
+        last[:-1] = score[1:] < score[:-1]
+        enough = (last & (right >= precision)).nonzero()[:, 0]
+        if not len(enough):
+            raise ValueError(f'precision {precision:g}: this network reaches '
+                             f'{float(max(right[last], default=0)):.3f} at '
+                             'most')
+        i = enough[-1]
+        shift = float(score[i].logit(3e-8))
+        moved += shift
+        with torch.no_grad():
+            for scale in range(5):
+                bias = getattr(net, f'cls_{scale}').bias
+                bias.view(-1, 2)[:, 0] += shift
+        if abs(shift) < 0.01:
+            break
+    return {'score': float(torch.tensor(moved).sigmoid()),
+            'precision': float(right[i]), 'recall': float(recall[i])}
 
 
 def _none_for_nan(scores):

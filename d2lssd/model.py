@@ -159,7 +159,8 @@ class TinySSD(nn.Module):
         num_classes: object classes, background not counted.
 
     ``net.sizes`` are those of its anchors, `sizes` at first; others may take
-    their place, five pairs relative to the image.
+    their place, five pairs relative to the image. ``net.voters``, where
+    there is one, is how many votes make the score of a box; see `fuse_boxes`.
     """
 
     def __init__(self, num_classes):
@@ -182,6 +183,12 @@ class TinySSD(nn.Module):
         return (torch.cat(anchors, dim=1),
                 cls_preds.reshape(len(cls_preds), -1, self.num_classes + 1),
                 concat_preds(bbox_preds))
+
+
+def voters_of(net):
+    """How many votes make the score of a box: ``net.voters``, or 0, if there
+    is none, for boxes with the score of a single anchor."""
+    return getattr(net, 'voters', 0)
 
 
 @contextmanager

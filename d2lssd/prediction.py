@@ -22,7 +22,7 @@ from d2lssd.data.files import (
 )
 from d2lssd.data.pictures import SIDE, open_image, to_rgb
 from d2lssd.detection import multibox_detection
-from d2lssd.model import TinySSD, check_sizes, evaluating
+from d2lssd.model import TinySSD, check_sizes, evaluating, voters_of
 from d2lssd.tiles import SURE, boxes_of_tiles, join_tiles, look
 
 SHIPPED = Path(__file__).parent / 'weights'
@@ -130,7 +130,8 @@ def detect(picture, net=None, threshold=0.5, classes=None, tiles=True,
         tiles: look at nine enlarged parts of the picture, too, for what is
             small; it takes some ten times as long. See ``d2lssd.tiles``.
         voting: place each box by all that were found with it, which is
-            nearer to the truth; see `vote_boxes`.
+            nearer to the truth; see `vote_boxes`, and `fuse_boxes`, which
+            'plain' needs.
 
     Returns:
         List of dicts by falling score: ``'label'``, ``'score'`` and ``'box'``,
@@ -266,7 +267,8 @@ def save_weights(net, path, card=None):
         save_file(state, temporary, {'format': 'd2lssd-1',
                                      'num_classes': str(net.num_classes),
                                      'classes': json.dumps(classes_of(net)),
-                                     'sizes': json.dumps(net.sizes)})
+                                     'sizes': json.dumps(net.sizes),
+                                     'voters': str(voters_of(net))})
     if card is not None:
         card = {**card, 'classes': classes_of(net), 'crc32': checksum(state)}
         with replacing(path.with_suffix('.json')) as temporary:
@@ -354,6 +356,7 @@ def load_weights(path):
     net = TinySSD(int(count))
     net.classes = _names(path, header, net)
     net.sizes = _sizes(path, header, net)
+    net.voters = _voters(path, header)
     net.load_state_dict({name: value.float() if value.is_floating_point()
                          else value for name, value in state.items()})
     # As in training: predicting takes a third less time so.
@@ -387,6 +390,15 @@ def _sizes(path, header, net):
         raise ValueError(f'{path}: its header has no sizes of anchors '
                          f'({error})') from error
     return sizes
+
+
+def _voters(path, header):
+    """How many votes make a score, in the header of a weights file."""
+    voters = header.get('voters', '0')  # before they were written, none did
+    if not re.fullmatch('0|[1-9][0-9]{0,2}', voters):
+        raise ValueError(f'{path}: its header says that {voters[:60]!r} votes '
+                         'make a score; a whole number up to 999 is needed')
+    return int(voters)
 
 
 def save_picture(picture, detections, path):

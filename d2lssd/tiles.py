@@ -9,7 +9,15 @@ import torch
 from torch.nn import functional as F
 
 from d2lssd.boxes import box_iou
-from d2lssd.detection import LEAST, multibox_detection, nms, vote_boxes
+from d2lssd.detection import (
+    LEAST,
+    LENIENT,
+    fuse_boxes,
+    multibox_detection,
+    nms,
+    vote_boxes,
+)
+from d2lssd.model import voters_of
 
 SHARE = 0.5  # of the picture's width and height
 CORNERS = [(x / 4, y / 4) for y in range(3) for x in range(3)]
@@ -28,7 +36,8 @@ def look(X, net, voting=False, least=LEAST, most=None):
         X: float tensor ``(B, 3, h, w)``, 0–255, where the network is.
         net: a `TinySSD`, in evaluation mode.
         voting: place the boxes by `vote_boxes`, and suppress those that meet
-            on their way.
+            on their way; or, if the network says how many votes a score
+            needs, place and score them by `fuse_boxes`.
         least: score of a box that counts, 0.01 at least; the others still
             have a vote. The fewer there are, the sooner it is done.
         most: boxes an image, the best; None: all that count.
@@ -43,10 +52,15 @@ def look(X, net, voting=False, least=LEAST, most=None):
     probs = cls_preds.softmax(-1).transpose(1, 2)  # (B, C+1, A)
     # Of thousands of anchors a few hundred see something that could count.
     some = (probs[:, 1:] >= LEAST).any(1).any(0).nonzero()[:, 0]
+    voters = voting and voters_of(net)
+    options = ({'nms_threshold': LENIENT} if voters  # they change the scores
+               else {'pos_threshold': max(least, LEAST)})
     found = multibox_detection(probs[..., some],
                                bbox_preds.unflatten(1, (-1, 4))[:, some],
-                               anchors[:, some],
-                               pos_threshold=max(least, LEAST), most=most)
+                               anchors[:, some], most=most, **options)
+    if voters:
+        fused = (fuse_boxes(rows, voters) for rows in found)
+        return [rows[rows[:, 1] >= least] for rows in fused]
     if not voting:
         return [rows[rows[:, 0] >= 0] for rows in found]
     # Two boxes may have moved to the same object.

@@ -64,6 +64,37 @@ def nms(boxes, scores, threshold):
     return kept
 
 
+def fuse(rows, voters, moved, threshold=0.5, least=0.01):
+    """Kept rows, each placed and scored by the boxes that are nearest to it,
+    by falling score: lists of class, score and four coordinates."""
+    kept = [list(row) for row in rows if row[0] >= 0]
+    others = [row for row in rows if row[1] >= least]
+
+    def votes():
+        of = [[] for _ in kept]
+        for other in others:
+            overlaps = [iou(row[2:], other[2:]) for row in kept]
+            best = max(overlaps)
+            if best > threshold:
+                of[overlaps.index(best)].append((best, other))
+        return of
+
+    for row, mine in zip(kept, votes()):
+        weights = [(o - threshold) * other[1]**2 for o, other in mine]
+        if sum(weights) > 0:
+            row[2:] = [sum(w * other[k] for w, (_, other)
+                           in zip(weights, mine)) / sum(weights)
+                       for k in range(2, 6)]
+    kept = [kept[i] for i in nms([row[2:] for row in kept],
+                                 [row[1] for row in kept], moved)]
+    for row, mine in zip(kept, votes()):
+        best = sorted((other[1] for _, other in mine), reverse=True)
+        best = (best + [least] * voters)[:voters]
+        odds = sum(math.log(p / (1 - p)) for p in best) / voters
+        row[1] = 1 / (1 + math.exp(-odds))
+    return sorted(kept, key=lambda row: -row[1])
+
+
 def hits(found, true, threshold, iou_threshold):
     """Right detections, false ones and missed boxes of one image."""
     free = [t for t in true if t[0] >= 0]

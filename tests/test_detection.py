@@ -421,3 +421,85 @@ def test_voting_comes_nearer_to_the_object_than_the_best_of_many():
         after = (d2lssd.vote_boxes(rows)[0, 2:] - true).abs().mean()
         gains.append(after / before)
     assert torch.stack(gains).median() < 0.6
+
+
+# One vote each.
+
+def test_a_score_is_the_mean_of_the_log_odds_of_the_best_votes():
+    rows = torch.tensor([[0, 0.9, 0, 0, 10, 10], [0, 0.2, 50, 50, 60, 60],
+                         [-1, 0.6, 0, 0, 10, 10], [-1, 0.5, 0, 0, 10, 10]])
+    # Odds 9, 3/2 and 1; at least 1/99.
+    first, second = d2lssd.fuse_boxes(rows, 2)
+    torch.testing.assert_close(first[2:], rows[0, 2:])
+    for score, odds in ((first[1], (9 * 3 / 2)**(1 / 2)),
+                        (second[1], (1 / 4 / 99)**(1 / 2))):
+        assert score / (1 - score) == pytest.approx(odds, rel=1e-4)
+    first, _ = d2lssd.fuse_boxes(rows, 4)
+    assert first[1] / (1 - first[1]) == pytest.approx(
+        (9 * 3 / 2 / 99)**(1 / 4), rel=1e-4)
+
+
+def test_who_overlaps_two_votes_for_one():
+    rows = torch.tensor([[0, 0.9, 0, 0, 10, 10], [0, 0.8, 5, 0, 15, 10],
+                         [-1, 0.7, 2, 0, 12, 10]])  # IoU 8/12 and 7/13
+    first, second = d2lssd.fuse_boxes(rows, 2)
+    assert second[2:].tolist() == rows[1, 2:].tolist()
+    shift = 2 * 0.49 * (2 / 3 - 0.5) / (0.81 * 0.5 + 0.49 * (2 / 3 - 0.5))
+    torch.testing.assert_close(
+        first[2:], torch.tensor([shift, 0, 10 + shift, 10]))
+    assert first[1] / (1 - first[1]) == pytest.approx(
+        (9 * 7 / 3)**(1 / 2), rel=1e-4)
+    assert second[1] / (1 - second[1]) == pytest.approx(
+        (4 / 99)**(1 / 2), rel=1e-4)
+
+
+def test_votes_tell_a_second_object_from_a_double():
+    """Twice the same pair of kept boxes, with the same scores; in the second
+    picture the anchors between them see one object, not two."""
+    pair = torch.tensor([[0, 0.9, 0, 0, 10, 10], [0, 0.8, 3, 0, 13, 10]])
+
+    def picture(*places):
+        return torch.cat([pair, torch.tensor([
+            [-1, 0.7, x, 0, x + 10, 10] for x in places])])
+
+    two = d2lssd.fuse_boxes(picture(0.1, 0.2, 0.3, 2.7, 2.8, 2.9), 4)
+    one = d2lssd.fuse_boxes(picture(0.1, 0.2, 0.3, 0.4, 0.5, 0.6), 4)
+    assert len(two) == len(one) == 2
+    assert two[1, 1] > 0.7
+    assert one[1, 1] < 0.1
+    assert one[0, 1] > 0.7
+
+
+@quick
+@given(seed=st.integers(0, 2**32 - 1), voters=st.integers(1, 9),
+       count=st.integers(1, 40))
+def test_fusing_is_what_loops_in_double_precision_say(seed, voters, count):
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.rand(count, 2, generator=generator).mul(0.5)
+    size = 0.2 + 0.3 * torch.rand(count, 2, generator=generator)
+    score = torch.rand(count, generator=generator).mul(0.98)
+    boxes = torch.cat([corner, corner + size], 1)
+    score, order = score.sort(descending=True)
+    kept = torch.zeros(count, dtype=torch.bool)
+    kept[d2lssd.nms(boxes[order], score, detection.LENIENT)] = True
+    rows = torch.cat([kept[:, None].float() - 1, score[:, None],
+                      boxes[order]], 1)
+    slowly = torch.tensor(slow.fuse(rows.double().tolist(), voters,
+                                    detection.MOVED))
+    torch.testing.assert_close(d2lssd.fuse_boxes(rows, voters), slowly,
+                               rtol=1e-4, atol=1e-4)
+
+
+def test_fusing_needs_no_rivals_and_heeds_nobody_who_is_nowhere():
+    nothing = torch.zeros(0, 6)
+    assert d2lssd.fuse_boxes(nothing, 6).shape == (0, 6)
+    point = torch.tensor([[0, 0.9, 5, 5, 5, 5.]])  # its IoU with itself is nan
+    assert d2lssd.fuse_boxes(point, 1)[0, 2:].tolist() == [5, 5, 5, 5]
+    rows = torch.tensor([[0, 1, 0.1, 0.1, 0.5, 0.5],
+                         [-1, 0.8, 0.1, 0.1, 0.5, 0.6],
+                         [-1, 0.7, 0.1, 0.1, float('inf'), 0.5],
+                         [-1, 0.6, float('nan'), 0.1, 0.5, 0.5]])
+    fused = d2lssd.fuse_boxes(rows, 3)
+    assert torch.equal(fused, d2lssd.fuse_boxes(rows[:2], 3))
+    assert fused.isfinite().all()
+    assert (d2lssd.fuse_boxes(rows.double(), 3)[:, 1] < 1).all()

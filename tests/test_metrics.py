@@ -531,6 +531,22 @@ def test_the_operating_point_is_the_lowest_that_is_right_enough(
         sorted((odd / (1 + odd) for odd in moved), reverse=True), abs=1e-5)
 
 
+def test_where_votes_make_the_scores_the_point_is_met_all_the_same():
+    """A vote that is missing counts as before, so one shift is not enough."""
+    net, batches = scorer((0.9, True), (0.7, True), (0.2, False))
+    net.voters = 2  # and each score has one
+    result = set_operating_point(net, batches, 0.9)
+    assert result['precision'] == result['recall'] == 1
+    found, = d2lssd.detect_all(net, batches, voting=True)[0]
+    assert found[:, 1].tolist() == sorted(found[:, 1].tolist(), reverse=True)
+    assert found[1, 1] == pytest.approx(0.5, abs=0.01)
+    first, = d2lssd.detect_all(net, batches)[0]  # each anchor by itself
+    odds = first[1, 1] / (1 - first[1, 1])
+    assert odds / 99 == pytest.approx(1, rel=0.05)
+    assert result['score'] == pytest.approx(
+        float((0.7 / 0.3) / (0.7 / 0.3 + odds)), abs=0.01)
+
+
 @pytest.mark.parametrize('scores', [
     ((0.9, False), (0.7, True)), ((0.9, True), (0.9, False)), ()])
 def test_a_precision_that_no_score_reaches_is_refused(scores):

@@ -16,6 +16,7 @@ from PIL import Image
 import d2lssd
 from d2lssd.__main__ import build_parser, main
 from d2lssd.evaluation import EXAM_PICTURES
+from d2lssd.model import voters_of
 from d2lssd.prediction import SHIPPED
 
 
@@ -294,6 +295,26 @@ def test_weights_of_before_the_sizes_were_written_have_the_usual_ones(
               {'format': 'd2lssd-1', 'num_classes': '1'})
     net = d2lssd.load_weights(tmp_path / 'w.safetensors')
     assert net.sizes == d2lssd.sizes
+    assert voters_of(net) == 0
+
+
+def test_how_many_votes_make_a_score_lies_beside_the_weights(tmp_path):
+    net = d2lssd.TinySSD(1).eval()
+    assert voters_of(net) == 0
+    net.voters = 6
+    d2lssd.save_weights(net, tmp_path / 'w.safetensors')
+    assert d2lssd.load_weights(tmp_path / 'w.safetensors').voters == 6
+
+
+@pytest.mark.parametrize('voters', ['', '-1', '1.5', 'six', '01', '9' * 5000])
+def test_a_number_of_votes_that_is_none_is_refused(tmp_path, voters):
+    from safetensors.torch import save_file
+    save_file(d2lssd.TinySSD(1).state_dict(), tmp_path / 'w.safetensors',
+              {'format': 'd2lssd-1', 'num_classes': '1', 'voters': voters})
+    with pytest.raises(ValueError, match='w.safetensors: its header says that '
+                       '.* votes make a score') as error:
+        d2lssd.load_weights(tmp_path / 'w.safetensors')
+    assert len(str(error.value)) < 400
 
 
 @pytest.mark.parametrize('sizes', [

@@ -161,6 +161,27 @@ def test_boxes_that_meet_while_voting_are_one(monkeypatch):
     assert voted.tolist() == moved[[0, 2]].tolist()
 
 
+def test_a_network_that_asks_for_votes_gets_them():
+    net = d2lssd.load_pretrained('plain')
+    net.voters = 3
+    X = torch.from_numpy(d2lssd.draw_scene(
+        'val', 7, 5, 'touching', 6)[0]).permute(2, 0, 1)[None].float()
+    with evaluating(net):
+        anchors, cls_preds, bbox_preds = net(X)
+        fused, = tiles.look(X, net, voting=True)
+        plain, = tiles.look(X, net)
+    rows, = d2lssd.multibox_detection(
+        cls_preds.softmax(-1).transpose(1, 2), bbox_preds, anchors,
+        nms_threshold=0.6)
+    expected = d2lssd.fuse_boxes(rows, 3)
+    expected = expected[expected[:, 1] >= tiles.LEAST]
+    assert len(fused) >= 6
+    torch.testing.assert_close(fused, expected, rtol=1e-4, atol=1e-4)
+    net.voters = 0
+    with evaluating(net):
+        assert torch.equal(tiles.look(X, net)[0], plain)
+
+
 def test_anchors_that_see_nothing_change_nothing():
     net = d2lssd.load_pretrained()
     X = torch.stack([torch.from_numpy(d2lssd.draw_scene(
@@ -177,9 +198,12 @@ def test_anchors_that_see_nothing_change_nothing():
 
 
 @pytest.mark.parametrize('least', [0, 0.05, 0.5, 0.99])
-@pytest.mark.parametrize('voting', [False, True])
-def test_what_scores_less_than_what_counts_changes_nothing_else(voting, least):
+@pytest.mark.parametrize(('voting', 'voters'), [
+    (False, 0), (True, 0), (True, 3)])
+def test_what_scores_less_than_what_counts_changes_nothing_else(
+        voting, voters, least):
     net = d2lssd.load_pretrained()
+    net.voters = voters
     X = torch.stack([torch.from_numpy(d2lssd.draw_scene(
         'val', i, 5, 'wild', 4)[0]).permute(2, 0, 1).float()
         for i in range(3)])
