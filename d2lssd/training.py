@@ -146,6 +146,8 @@ class Recipe:
             their place; None for none.
         bfloat16: let convolutions compute in it where they can; see
             `autocast`.
+        voters: how many votes make a score when the network is used; see
+            `fuse_boxes`. 0 for none.
     """
 
     num_epochs: int = 20
@@ -168,6 +170,7 @@ class Recipe:
     sizes: tuple | None = None
     average: float | None = None
     bfloat16: bool = True
+    voters: int = 0
 
 
 EPOCH = 1000
@@ -213,7 +216,7 @@ RECIPES['touching'] = dataclasses.replace(
     num_bananas=(0, 6), num_pictures=22 * EPOCH, negative_ratio=10)
 # What is missed are bananas that lie on others, so there are more of them.
 RECIPES['plain'] = dataclasses.replace(
-    RECIPES['touching'], num_epochs=88, num_bananas=(0, 8))
+    RECIPES['touching'], num_epochs=88, num_bananas=(0, 8), voters=8)
 # Bytes that must be free for each pixel of a minibatch, so that training keeps
 # memory: 6 GB for 32 pictures.
 ROOM = 6e9 / (32 * SIDE**2)
@@ -468,6 +471,7 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
     torch.manual_seed(seed)
     net = adapt(net or TinySSD(len(classes)), classes)
     net.sizes = recipe.sizes or net.sizes
+    net.voters = recipe.voters
     net.to(device, memory_format=torch.channels_last)
     steps = num_steps(recipe, pictures)
     run = _Run(recipe, net, seed, steps, source,
@@ -537,7 +541,7 @@ def find_recipe(recipe, **changes):
         if getattr(recipe, name) not in values:
             raise ValueError(f'{name} = {getattr(recipe, name)!r}: known are '
                              f'{", ".join(values)}')
-    numbers = {'num_epochs': 1, 'batch_size': 1, 'side': 128}
+    numbers = {'num_epochs': 1, 'batch_size': 1, 'side': 128, 'voters': 0}
     if recipe.num_pictures is not None:
         numbers['num_pictures'] = 1
     for name, least in numbers.items():

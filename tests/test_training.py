@@ -207,6 +207,17 @@ def test_a_checkpoint_with_no_epoch_in_it_is_of_any_run(tmp_path):
     assert len(run(checkpoint=file)[1]) == SMALL['num_epochs']
 
 
+def test_a_recipe_says_how_many_votes_make_a_score(tmp_path):
+    net = d2lssd.load_pretrained('source')
+    net.voters = 9
+    for voters in 0, 4:
+        trained, _ = d2lssd.train('source', net, num_epochs=1, num_pictures=2,
+                                  voters=voters, progress=False)
+        assert trained.voters == voters
+    with pytest.raises(ValueError, match='voters = -1: .* at least 0'):
+        find_recipe('source', voters=-1)
+
+
 def test_other_pictures_are_of_the_kind_but_in_no_epoch():
     recipe = find_recipe('plain', num_pictures=12)
     images, labels = training.read_pictures(recipe, progress=False)

@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 
 import d2lssd
 from d2lssd.data.files import checksum
+from d2lssd.model import voters_of
 from d2lssd.prediction import SHIPPED
 
 NAMES = sorted(path.stem for path in SHIPPED.glob('*.safetensors'))
@@ -32,7 +33,9 @@ def test_the_card_tells_how_to_train_the_same_again(name):
         assert list(card[exams]) == list(d2lssd.EXAMS)
     assert len(card['history']) == recipe['num_epochs']
     sizes = recipe['sizes'] or d2lssd.sizes
-    assert d2lssd.load_pretrained(name).sizes == sizes
+    net = d2lssd.load_pretrained(name)
+    assert net.sizes == sizes
+    assert voters_of(net) == recipe['voters']
 
 
 @pytest.mark.parametrize(('name', 'exam'), [
@@ -80,4 +83,18 @@ def test_the_plain_weights_are_the_better_ones_on_plain_pictures():
         wild['exams']['plain, 1-6']['AP'] + 0.03)
     assert plain['exams']['scattered']['recall_at'] >= 0.97
     assert plain['exams']['scattered']['precision'] >= 0.99
+    assert plain['exams']['plain, 1-6']['precision'] >= 0.99
+    assert plain['exams']['plain, none']['false_alarms'] <= 5
     assert plain['operating point']['precision'] >= 0.99
+
+
+def test_votes_find_bananas_that_suppression_strikes_out():
+    net = d2lssd.load_pretrained('plain')
+    pictures = [d2lssd.BananasDataset(
+        False, count=100, style='touching', num_bananas=(2, 6), seed=301,
+        progress=False)[:]]
+    fused = d2lssd.evaluate(net, pictures, voting=True)
+    net.voters = 0
+    alone = d2lssd.evaluate(net, pictures, voting=True)
+    assert fused['AP'] > alone['AP'] + 0.005
+    assert fused['recall'] > alone['recall']
