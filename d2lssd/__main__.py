@@ -91,7 +91,8 @@ def build_parser():
                      help='do not look for small ones on enlarged parts: '
                      'faster')
     sub.add_argument('--no-voting', dest='voting', action='store_false',
-                     help='do not place a box by all that were found with it')
+                     help='do not place a box by all that were found with it, '
+                     "nor score it so ('plain')")
     sub.add_argument('--json', action='store_true',
                      help='print one JSON object an image')
     sub.add_argument('--save', metavar='OUT.png',
@@ -152,7 +153,8 @@ def build_parser():
                      'that cuts them from the picture as it is, this from '
                      'its 256 x 256 pixels')
     sub.add_argument('--no-voting', dest='voting', action='store_false',
-                     help='do not place a box by all that were found with it')
+                     help='do not place a box by all that were found with it, '
+                     "nor score it so ('plain')")
     sub.add_argument('--json', action='store_true',
                      help='print one JSON object')
 

@@ -101,14 +101,15 @@ def fuse_boxes(rows, voters, iou_threshold=0.5, least=0.01):
     Two objects that overlap have anchors of their own, which vote for each; a
     double has lost its votes to the better box. So suppression can be lenient,
     and a score be the word of several: the mean of the log-odds of the best
-    votes. Those that are missing count as the least score that has one.
+    votes. A missing vote counts as one with the least score that has a vote.
+    As in `vote_boxes`, classes do not matter: a kept box keeps its own.
 
     Args:
         rows: float tensor ``(A, 6)``, what `multibox_detection` gives for one
             image with an ``nms_threshold`` of 0.6.
-        voters: how many votes make a score; some six where objects have one
-            size. Where they have many, a small one has fewer votes than a
-            large one, and its score says less.
+        voters: how many votes make a score; 'plain' has eight. Where objects
+            have many sizes, it may be too many for some: in 'wild' they would
+            cost small bananas their scores.
         iou_threshold: IoU with the kept box above which a box has a vote.
         least: least score of a box that has a vote.
 
@@ -121,7 +122,7 @@ def fuse_boxes(rows, voters, iou_threshold=0.5, least=0.01):
     """
     kept = rows[rows[:, 0] >= 0]
     others = rows[(rows[:, 1] >= least) & rows.isfinite().all(1)]
-    if not len(kept) or not len(others):
+    if not len(kept):
         return kept
     share = _one_vote(kept, others, iou_threshold)
     weight = share.sub(iou_threshold).clamp(min=0) * others[:, 1]**2

@@ -29,8 +29,9 @@ EXAMS = {
     'plain, none': {'style': 'plain', 'num_bananas': 0, 'seed': 106},
 }
 EXAM_PICTURES = 500
-# of `set_operating_point`, at most
-ROUNDS = 8
+# Of `set_operating_point` where votes make the scores: rounds at most, and the
+# log-odds that are near enough to even.
+ROUNDS, NEAR = 12, 0.01
 
 
 def examine(net, names=tuple(EXAMS), count=EXAM_PICTURES, progress=False,
@@ -102,7 +103,8 @@ def evaluate(net, data_iter, threshold=0.5, progress=False, tiles=False,
         progress: show a bar.
         tiles: look at enlarged parts of each picture, too, as `detect` does.
         voting: place each box by `vote_boxes` or, where the network has
-            voters, `fuse_boxes`, as `detect` does.
+            voters, place and score it by `fuse_boxes`, as `detect` does. The
+            numbers of `weights_card` are with it.
 
     Returns:
         dict: the numbers of `average_precision`, by size too, as if
@@ -147,7 +149,8 @@ def set_operating_point(net, data_iter, precision, progress=False):
     The logit of background gets a constant. The order of the scores stays,
     and so do the boxes, up to what `vote_boxes` makes of them and to those
     near the least score that counts. Where `fuse_boxes` makes the scores, a
-    vote that is missing moves with nothing, so it takes some rounds.
+    vote that is missing does not move. So it takes some rounds, and boxes
+    with few votes lose rank.
 
     Args:
         net: a `TinySSD` of one class, which is changed.
@@ -157,39 +160,56 @@ def set_operating_point(net, data_iter, precision, progress=False):
         progress: show a bar.
 
     Returns:
-        dict: the ``'score'`` that has become 0.5, and the ``'precision'`` and
-        ``'recall'`` there.
+        dict: the ``'score'`` of an anchor that has become 0.5, and the
+        ``'precision'`` and ``'recall'`` of the boxes from 0.5 on.
 
     Raises:
         ValueError: so much is right at no score; several classes, whose order
-            a shift would change.
+            a shift would change; boxes with so few votes that no shift brings
+            their score to 0.5. The network is as it was then.
     """
     if net.num_classes > 1:
         raise ValueError(f'the network finds {net.num_classes} classes; an '
                          'operating point can be set for one')
-    moved = 0.0
-    for _ in range(ROUNDS if voters_of(net) else 1):
-        right, recall, score = precision_recall_curve(
-            *detect_all(net, data_iter, progress, voting=True))
-        # Of equal scores only the last counts them all.
-        last = torch.ones_like(score, dtype=torch.bool)
-        last[:-1] = score[1:] < score[:-1]
-        enough = (last & (right >= precision)).nonzero()[:, 0]
-        if not len(enough):
-            raise ValueError(f'precision {precision:g}: this network reaches '
-                             f'{float(max(right[last], default=0)):.3f} at '
-                             'most')
-        i = enough[-1]
-        shift = float(score[i].logit(3e-8))
-        moved += shift
-        with torch.no_grad():
-            for scale in range(5):
-                bias = getattr(net, f'cls_{scale}').bias
-                bias.view(-1, 2)[:, 0] += shift
-        if abs(shift) < 0.01:
-            break
+    moved, rounds = 0.0, ROUNDS if voters_of(net) else 1
+    try:
+        for left in reversed(range(rounds)):
+            right, recall, score = precision_recall_curve(
+                *detect_all(net, data_iter, progress, voting=True))
+            # Of equal scores only the last counts them all.
+            last = torch.ones_like(score, dtype=torch.bool)
+            last[:-1] = score[1:] < score[:-1]
+            enough = (last & (right >= precision)).nonzero()[:, 0]
+            if not len(enough):
+                best = float(max(right[last], default=0))
+                raise ValueError(f'precision {precision:g}: this network '
+                                 f'reaches {best:.3f} at most')
+            i = enough[-1]
+            shift = float(score[i].logit(3e-8))
+            there = abs(shift) < NEAR
+            if rounds > 1 and there:
+                shift -= NEAR  # rather above 0.5 than below
+            moved += shift
+            _shift(net, shift)
+            if there:
+                break
+            if rounds > 1 and not left:
+                raise ValueError('no shift of the scores brings the box to '
+                                 f'0.5 from which on {precision:g} are right: '
+                                 f'it has fewer than {voters_of(net)} votes')
+    except BaseException:
+        _shift(net, -moved)
+        raise
     return {'score': float(torch.tensor(moved).sigmoid()),
             'precision': float(right[i]), 'recall': float(recall[i])}
+
+
+def _shift(net, amount):
+    """Add to the logits of background."""
+    with torch.no_grad():
+        for scale in range(5):
+            bias = getattr(net, f'cls_{scale}').bias
+            bias.view(-1, 2)[:, 0] += amount
 
 
 def _none_for_nan(scores):

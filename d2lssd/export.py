@@ -51,8 +51,8 @@ def export_onnx(net, path, half=True):
     is background; ``offsets`` ``(B, A, 4)``, for `offset_inverse`; and
     ``anchors`` ``(1, A, 4)``, corner format, relative to the image, scale by
     scale, row by row. Decoding and suppression are left to the caller, so that
-    thresholds can change without another run; so is `fuse_boxes`, which the
-    scores of 'plain' are meant for.
+    thresholds can change without another run; so is `fuse_boxes`, with eight
+    voters, which the scores of 'plain' are meant for.
 
     Args:
         net: a `TinySSD`; the names of its classes go into the file.

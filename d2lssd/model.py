@@ -185,6 +185,17 @@ class TinySSD(nn.Module):
                 concat_preds(bbox_preds))
 
 
+def check_voters(voters):
+    """Make sure that a number of votes can make a score.
+
+    Raises:
+        ValueError: no whole number from 0 to 999.
+    """
+    if type(voters) is not int or not 0 <= voters <= 999:
+        raise ValueError(f'voters = {str(voters)[:60]}: a whole number from 0 '
+                         'to 999 is needed')
+
+
 def voters_of(net):
     """How many votes make the score of a box: ``net.voters``, or 0, if there
     is none, for boxes with the score of a single anchor."""

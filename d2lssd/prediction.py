@@ -22,7 +22,13 @@ from d2lssd.data.files import (
 )
 from d2lssd.data.pictures import SIDE, open_image, to_rgb
 from d2lssd.detection import multibox_detection
-from d2lssd.model import TinySSD, check_sizes, evaluating, voters_of
+from d2lssd.model import (
+    TinySSD,
+    check_sizes,
+    check_voters,
+    evaluating,
+    voters_of,
+)
 from d2lssd.tiles import SURE, boxes_of_tiles, join_tiles, look
 
 SHIPPED = Path(__file__).parent / 'weights'
@@ -247,13 +253,15 @@ def save_weights(net, path, card=None):
 
     Raises:
         ValueError: another ending; weights that are no finite numbers; a
-            file of one of the names that is something else.
+            number of votes that is none; a file of one of the names that is
+            something else.
         OSError: no room, no rights.
     """
     from safetensors.torch import save_file
 
     path = weights_path(path)
     refuse_stranger(path, card is not None)
+    check_voters(voters_of(net))
     state = {name: value.detach().cpu().contiguous()
              for name, value in net.state_dict().items()}
     for name, value in state.items():

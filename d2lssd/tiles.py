@@ -39,8 +39,10 @@ def look(X, net, voting=False, least=LEAST, most=None):
             on their way; or, if the network says how many votes a score
             needs, place and score them by `fuse_boxes`.
         least: score of a box that counts, 0.01 at least; the others still
-            have a vote. The fewer there are, the sooner it is done.
-        most: boxes an image, the best; None: all that count.
+            have a vote. Where votes do not make the scores, it is done the
+            sooner, the fewer there are.
+        most: boxes an image, the best by the scores of their own anchors;
+            None: all that count.
 
     Returns:
         List of B float tensors ``(n_i, 6)``, rows ``(class, score, x_min,

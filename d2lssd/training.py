@@ -28,7 +28,7 @@ from d2lssd.data.labels import some
 from d2lssd.evaluation import evaluate
 from d2lssd.losses import balanced_loss, calc_loss
 from d2lssd.memory import keep_memory, sparing
-from d2lssd.model import TinySSD, check_sizes, sizes
+from d2lssd.model import TinySSD, check_sizes, check_voters, sizes
 
 
 class Timer:
@@ -147,7 +147,8 @@ class Recipe:
         bfloat16: let convolutions compute in it where they can; see
             `autocast`.
         voters: how many votes make a score when the network is used; see
-            `fuse_boxes`. 0 for none.
+            `fuse_boxes`. 0, for none, whatever the network that training goes
+            on from had.
     """
 
     num_epochs: int = 20
@@ -541,7 +542,7 @@ def find_recipe(recipe, **changes):
         if getattr(recipe, name) not in values:
             raise ValueError(f'{name} = {getattr(recipe, name)!r}: known are '
                              f'{", ".join(values)}')
-    numbers = {'num_epochs': 1, 'batch_size': 1, 'side': 128, 'voters': 0}
+    numbers = {'num_epochs': 1, 'batch_size': 1, 'side': 128}
     if recipe.num_pictures is not None:
         numbers['num_pictures'] = 1
     for name, least in numbers.items():
@@ -551,6 +552,7 @@ def find_recipe(recipe, **changes):
                              f'{least}, is needed')
     if recipe.sizes is not None:
         check_sizes(recipe.sizes)
+    check_voters(recipe.voters)
     return recipe
 
 
@@ -689,7 +691,10 @@ class _Run:
 
     def what(self):
         """What tells this run from another."""
-        return {**dataclasses.asdict(self.recipe), 'sizes': self.net.sizes,
+        # How many votes make a score says nothing about learning.
+        recipe = dataclasses.asdict(self.recipe)
+        del recipe['voters']
+        return {**recipe, 'sizes': self.net.sizes,
                 'seed': self.seed, 'source': self.source,
                 'start': self.start, 'classes': classes_of(self.net),
                 'steps': self.steps, 'pictures': self.pictures}
@@ -736,7 +741,8 @@ def _differences(mine, theirs):
 
     What a recipe of an older version did not name was as it is by default.
     """
-    theirs = {**dataclasses.asdict(Recipe(sizes=sizes)), **theirs}
+    usual = dataclasses.asdict(Recipe(sizes=sizes))
+    theirs = {**{key: usual[key] for key in usual if key in mine}, **theirs}
     return ', '.join(f'{key} {theirs.get(key)!r}, not {mine.get(key)!r}'
                      for key in {**mine, **theirs}
                      if key not in NOTED and theirs.get(key) != mine.get(key))

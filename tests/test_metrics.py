@@ -538,13 +538,30 @@ def test_where_votes_make_the_scores_the_point_is_met_all_the_same():
     result = set_operating_point(net, batches, 0.9)
     assert result['precision'] == result['recall'] == 1
     found, = d2lssd.detect_all(net, batches, voting=True)[0]
-    assert found[:, 1].tolist() == sorted(found[:, 1].tolist(), reverse=True)
     assert found[1, 1] == pytest.approx(0.5, abs=0.01)
+    reached = d2lssd.evaluate(net, batches, voting=True)
+    assert reached['precision'] == reached['recall_at'] == 1
     first, = d2lssd.detect_all(net, batches)[0]  # each anchor by itself
     odds = first[1, 1] / (1 - first[1, 1])
     assert odds / 99 == pytest.approx(1, rel=0.05)
     assert result['score'] == pytest.approx(
         float((0.7 / 0.3) / (0.7 / 0.3 + odds)), abs=0.01)
+
+
+@pytest.mark.parametrize(('voters', 'precision', 'why'), [
+    (40, 0.6, 'no shift of the scores brings'),
+    (2, 0.9, 'precision 0.9: this network reaches 0.667 at most')])
+def test_a_point_that_votes_do_not_reach_leaves_the_network_alone(
+        voters, precision, why):
+    net, batches = scorer((0.9, False), (0.7, True), (0.2, True))
+    net.voters = voters
+    with torch.no_grad():
+        net.cls_0.bias += torch.tensor([0.25, 0.5]).repeat(4)
+    before = [value.clone() for value in net.parameters()]
+    with pytest.raises(ValueError, match=why):
+        set_operating_point(net, batches, precision)
+    for value, old in zip(net.parameters(), before):
+        torch.testing.assert_close(value, old)
 
 
 @pytest.mark.parametrize('scores', [

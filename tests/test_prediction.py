@@ -306,6 +306,15 @@ def test_how_many_votes_make_a_score_lies_beside_the_weights(tmp_path):
     assert d2lssd.load_weights(tmp_path / 'w.safetensors').voters == 6
 
 
+@pytest.mark.parametrize('voters', [-1, 1000, 6.0, True, '6'])
+def test_such_a_number_is_not_written(tmp_path, voters):
+    net = d2lssd.TinySSD(1)
+    net.voters = voters
+    with pytest.raises(ValueError, match=f'voters = {voters}: a whole number'):
+        d2lssd.save_weights(net, tmp_path / 'w.safetensors')
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize('voters', ['', '-1', '1.5', 'six', '01', '9' * 5000])
 def test_a_number_of_votes_that_is_none_is_refused(tmp_path, voters):
     from safetensors.torch import save_file

@@ -177,9 +177,12 @@ def test_a_network_that_asks_for_votes_gets_them():
     expected = expected[expected[:, 1] >= tiles.LEAST]
     assert len(fused) >= 6
     torch.testing.assert_close(fused, expected, rtol=1e-4, atol=1e-4)
+    # Not asked, each box speaks for itself.
+    assert not torch.equal(plain[:6], fused[:6])
     net.voters = 0
     with evaluating(net):
-        assert torch.equal(tiles.look(X, net)[0], plain)
+        rows, = tiles.look(X, net, voting=True)
+    assert not torch.equal(rows[:6], fused[:6])
 
 
 def test_anchors_that_see_nothing_change_nothing():

@@ -214,8 +214,21 @@ def test_a_recipe_says_how_many_votes_make_a_score(tmp_path):
         trained, _ = d2lssd.train('source', net, num_epochs=1, num_pictures=2,
                                   voters=voters, progress=False)
         assert trained.voters == voters
-    with pytest.raises(ValueError, match='voters = -1: .* at least 0'):
-        find_recipe('source', voters=-1)
+    for voters in -1, 1000, True:
+        with pytest.raises(ValueError, match=f'voters = {voters}: a whole'):
+            find_recipe('source', voters=voters)
+
+
+def test_votes_are_no_part_of_what_is_learnt(tmp_path):
+    """A mean of the weights has them, too, and a checkpoint goes on."""
+    options = {'num_pictures': 2, 'pictures': 'plain', 'average': 0.9,
+               'progress': False, 'checkpoint': tmp_path / 'checkpoint'}
+    first, history = d2lssd.train('balanced', num_epochs=1, voters=5,
+                                  **options)
+    assert first.voters == 5
+    again, same = d2lssd.train('balanced', num_epochs=1, voters=2, **options)
+    assert again.voters == 2
+    assert same == history
 
 
 def test_other_pictures_are_of_the_kind_but_in_no_epoch():
