@@ -483,11 +483,10 @@ def test_fusing_is_what_loops_in_double_precision_say(seed, voters, count):
     kept = torch.zeros(count, dtype=torch.bool)
     kept[d2lssd.nms(boxes[order], score, detection.LENIENT)] = True
     rows = torch.cat([kept[:, None].float() - 1, score[:, None],
-                      boxes[order]], 1)
-    slowly = torch.tensor(slow.fuse(rows.double().tolist(), voters,
-                                    detection.MOVED))
-    torch.testing.assert_close(d2lssd.fuse_boxes(rows, voters), slowly,
-                               rtol=1e-4, atol=1e-4)
+                      boxes[order]], 1).double()
+    slowly = slow.fuse(rows.tolist(), voters, detection.MOVED)
+    torch.testing.assert_close(d2lssd.fuse_boxes(rows, voters),
+                               torch.tensor(slowly, dtype=torch.float64))
 
 
 def test_fusing_needs_no_rivals_and_heeds_nobody_who_is_nowhere():
