@@ -10,9 +10,7 @@ from d2lssd.boxes import columns_of, iou_of_columns, offset_inverse
 
 CHUNK = 128  # boxes; from 64 on it hardly matters
 LEAST = 0.009999999  # the source's
-# IoU above which boxes are suppressed before one vote each decides, and above
-# which those that the votes have moved are one.
-LENIENT, MOVED = 0.6, 0.65
+MOVED = 0.65  # IoU above which boxes that one vote each has moved are one
 
 
 def multibox_detection(cls_probs, offset_preds, anchors, nms_threshold=0.5,
@@ -99,14 +97,14 @@ def fuse_boxes(rows, voters, iou_threshold=0.5, least=0.01):
 
     Every box votes for the kept one that it overlaps most, and for no other.
     Two objects that overlap have anchors of their own, which vote for each; a
-    double has lost its votes to the better box. So suppression can be lenient,
-    and a score be the word of several: the mean of the log-odds of the best
-    votes. A missing vote counts as one with the least score that has a vote.
-    As in `vote_boxes`, classes do not matter: a kept box keeps its own.
+    double has lost its votes to the better box. So a score can be the word of
+    several: the mean of the log-odds of the best votes. A missing vote counts
+    as one with the least score that has a vote. As in `vote_boxes`, classes
+    do not matter: a kept box keeps its own.
 
     Args:
         rows: float tensor ``(A, 6)``, what `multibox_detection` gives for one
-            image with an ``nms_threshold`` of 0.6.
+            image.
         voters: how many votes make a score; 'plain' has eight. Where objects
             have many sizes, it may be too many for some: in 'wild' they would
             cost small bananas their scores.

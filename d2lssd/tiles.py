@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from d2lssd.boxes import box_iou
 from d2lssd.detection import (
     LEAST,
-    LENIENT,
     fuse_boxes,
     multibox_detection,
     nms,
@@ -55,11 +54,12 @@ def look(X, net, voting=False, least=LEAST, most=None):
     # Of thousands of anchors a few hundred see something that could count.
     some = (probs[:, 1:] >= LEAST).any(1).any(0).nonzero()[:, 0]
     voters = voting and voters_of(net)
-    options = ({'nms_threshold': LENIENT} if voters  # they change the scores
-               else {'pos_threshold': max(least, LEAST)})
+    # Votes change the scores.
+    counts = LEAST if voters else max(least, LEAST)
     found = multibox_detection(probs[..., some],
                                bbox_preds.unflatten(1, (-1, 4))[:, some],
-                               anchors[:, some], most=most, **options)
+                               anchors[:, some], pos_threshold=counts,
+                               most=most)
     if voters:
         fused = (fuse_boxes(rows, voters) for rows in found)
         return [rows[rows[:, 1] >= least] for rows in fused]

@@ -481,7 +481,7 @@ def test_fusing_is_what_loops_in_double_precision_say(seed, voters, count):
     boxes = torch.cat([corner, corner + size], 1)
     score, order = score.sort(descending=True)
     kept = torch.zeros(count, dtype=torch.bool)
-    kept[d2lssd.nms(boxes[order], score, detection.LENIENT)] = True
+    kept[d2lssd.nms(boxes[order], score, 0.5)] = True
     rows = torch.cat([kept[:, None].float() - 1, score[:, None],
                       boxes[order]], 1).double()
     slowly = slow.fuse(rows.tolist(), voters, detection.MOVED)

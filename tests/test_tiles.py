@@ -171,8 +171,7 @@ def test_a_network_that_asks_for_votes_gets_them():
         fused, = tiles.look(X, net, voting=True)
         plain, = tiles.look(X, net)
     rows, = d2lssd.multibox_detection(
-        cls_preds.softmax(-1).transpose(1, 2), bbox_preds, anchors,
-        nms_threshold=0.6)
+        cls_preds.softmax(-1).transpose(1, 2), bbox_preds, anchors)
     expected = d2lssd.fuse_boxes(rows, 3)
     expected = expected[expected[:, 1] >= tiles.LEAST]
     assert len(fused) >= 6

@@ -85,10 +85,10 @@ def test_the_plain_weights_are_the_better_ones_on_plain_pictures():
     assert plain['exams']['scattered']['precision'] >= 0.99
     assert plain['exams']['plain, 1-6']['precision'] >= 0.99
     assert plain['exams']['plain, none']['false_alarms'] <= 5
-    assert plain['operating point']['precision'] >= 0.99
+    assert plain['operating point']['precision'] >= 0.994
 
 
-def test_votes_find_bananas_that_suppression_strikes_out():
+def test_votes_tell_bananas_from_doubles():
     net = d2lssd.load_pretrained('plain')
     pictures = [d2lssd.BananasDataset(
         False, count=100, style='touching', num_bananas=(2, 6), seed=301,
@@ -96,5 +96,4 @@ def test_votes_find_bananas_that_suppression_strikes_out():
     fused = d2lssd.evaluate(net, pictures, voting=True)
     net.voters = 0
     alone = d2lssd.evaluate(net, pictures, voting=True)
-    assert fused['AP'] > alone['AP'] + 0.005
-    assert fused['recall'] > alone['recall']
+    assert fused['AP'] > alone['AP'] + 0.01
