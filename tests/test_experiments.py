@@ -83,14 +83,27 @@ def test_an_ingredient_taken_away_is_one_change_of_the_recipe():
         recipe = vars(Run('ingredients', variant, 0).recipe)
         changed = {key for key in base if recipe[key] != base[key]}
         assert changed <= set(changes)
-        if 'SGD' in variant:
+        if variant == 'SGD, one cycle':
+            assert changed == {'optimizer', 'lr'}
+        elif 'SGD' in variant:
             assert changed == {'optimizer', 'lr', 'weight_decay', 'schedule'}
         elif variant == 'batches of 32':
             assert changed == {'batch_size', 'average'}
+        elif variant == 'no cycle, lower rate':
+            assert changed == {'schedule', 'lr'}
         elif variant not in ('balanced', "the source's recipe"):
             assert len(changed) == 1, variant
     source = Run('ingredients', "the source's recipe", 0).recipe
     assert {**vars(source), 'num_epochs': 20} == vars(RECIPES['source'])
+
+
+def test_rows_stand_in_the_order_in_which_pages_show_them(monkeypatch):
+    runs = experiments.all_runs()
+    rows = experiments.share([row(run) for run in runs[::-1]])
+    assert [experiments.name_of(r) for r in rows] == runs
+    monkeypatch.undo()  # the book's own record
+    rows = experiments.read_record()
+    assert [experiments.name_of(r) for r in rows] == runs
 
 
 def test_a_variant_of_several_experiments_is_run_once(two, performed):

@@ -65,6 +65,12 @@ EXPERIMENTS = {
         "the source's SGD": SGD,
         # Its rate is for a mean over all anchors, this loss for a sum.
         'SGD, a tenth the rate': {**SGD, 'lr': SGD['lr'] / 10},
+        # Optimiser and schedule by themselves, at the best of four rates and
+        # at the better of two (one run each, on pictures of their own).
+        'SGD, one cycle': {'optimizer': 'sgd', 'lr': 0.02},
+        'no cycle': {'schedule': 'constant'},
+        'no cycle, lower rate': {'schedule': 'constant',
+                                       'lr': BASE.lr / 3},
         # A mean over as many pictures: over as many steps, the first weights
         # would still be a seventh of it at the end.
         'batches of 32': {'batch_size': 32, 'average': 0.96},
@@ -180,13 +186,16 @@ def result_of(run, record):
 
 
 def share(record):
-    """Give each run its row, and drop rows that a new recipe overtook."""
+    """Give each run its row, drop rows that a new recipe overtook, and put
+    all in the order of the experiments, in which pages show them."""
     rows = {run: result_of(run, record) for run in all_runs()}
     kept = [row for row in record
             if name_of(row) not in rows or rows[name_of(row)] == row]
     named = {name_of(row) for row in kept}
-    return kept + [{**row, **run._asdict()} for run, row in rows.items()
-                   if row and run not in named]
+    kept += [{**row, **run._asdict()} for run, row in rows.items()
+             if row and run not in named]
+    places = {run: i for i, run in enumerate(rows)}
+    return sorted(kept, key=lambda row: places.get(name_of(row), len(rows)))
 
 
 @functools.cache
