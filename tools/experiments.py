@@ -65,8 +65,8 @@ EXPERIMENTS = {
         "the source's SGD": SGD,
         # Its rate is for a mean over all anchors, this loss for a sum.
         'SGD, a tenth the rate': {**SGD, 'lr': SGD['lr'] / 10},
-        # Optimiser and schedule by themselves, at the best of four rates and
-        # at the better of two (one run each, on pictures of their own).
+        # Optimiser and schedule by themselves. Of four rates for SGD it is the
+        # best, in one run each with a seed and an exam of their own.
         'SGD, one cycle': {'optimizer': 'sgd', 'lr': 0.02},
         'no cycle': {'schedule': 'constant'},
         'no cycle, lower rate': {'schedule': 'constant',
