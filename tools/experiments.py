@@ -69,8 +69,7 @@ EXPERIMENTS = {
         # best, in one run each with a seed and an exam of their own.
         'SGD, one cycle': {'optimizer': 'sgd', 'lr': 0.02},
         'no cycle': {'schedule': 'constant'},
-        'no cycle, lower rate': {'schedule': 'constant',
-                                       'lr': BASE.lr / 3},
+        'no cycle, lower rate': {'schedule': 'constant', 'lr': BASE.lr / 3},
         # A mean over as many pictures: over as many steps, the first weights
         # would still be a seventh of it at the end.
         'batches of 32': {'batch_size': 32, 'average': 0.96},
