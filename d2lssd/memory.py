@@ -261,33 +261,24 @@ def _norm_backward(grad, y, norm, stats):
 def _pool(a, room):
     """The greatest of each 2×2 window, and where it stands, in 16 bits.
 
-    PyTorch names places in 64 bits, from the corner of the picture, hence a
-    few pictures at a time."""
+    PyTorch names places in 64 bits, hence a few pictures at a time."""
     h, w = a.shape[2:]
     Y = torch.empty_like(a[..., :h // 2, :w // 2])
-    places = torch.empty_like(Y, dtype=torch.int16)
-    corner = _corners(a)
+    places = torch.empty_like(
+        Y, dtype=torch.uint16 if h * w <= 2**16 else torch.int32)
     for some, out, place in zip(*(t.split(FEW) for t in (a, Y, places))):
         where = room.like(out, torch.int64, 'where')
         aten.max_pool2d_with_indices.out(some, *WINDOW, out=out, indices=where)
-        place.copy_(where.sub_(corner))
+        place.copy_(where)
     return Y, places
 
 
 def _pool_backward(grad, y, places, room):
     result = room.like(y, y.dtype, 'a')
     grad = grad.contiguous(memory_format=torch.channels_last)
-    corner = _corners(y)
     for g, some, out, place in zip(
             *(t.split(FEW) for t in (grad, y, result, places))):
         where = room.like(place, torch.int64, 'where')
         aten.max_pool2d_with_indices_backward.grad_input(
-            g, some, *WINDOW, torch.add(place, corner, out=where),
-            grad_input=out)
+            g, some, *WINDOW, where.copy_(place), grad_input=out)
     return result
-
-
-def _corners(a):
-    """Place of the first unit of each 2×2 window."""
-    h, w = a.shape[2:]
-    return (2 * w * torch.arange(h // 2)[:, None] + 2 * torch.arange(w // 2))
