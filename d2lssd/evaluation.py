@@ -38,8 +38,6 @@ def examine(net, names=tuple(EXAMS), count=EXAM_PICTURES, progress=False,
             tiles=False, voting=False):
     """Put a banana detector through some or all of the `EXAMS`.
 
-    As in training, memory is kept (see `keep_memory`).
-
     Args:
         net: a `TinySSD`.
         names: of the exams.
@@ -51,7 +49,6 @@ def examine(net, names=tuple(EXAMS), count=EXAM_PICTURES, progress=False,
     Returns:
         dict: what `evaluate` gives, by the exam's name.
     """
-    keep_memory()
     results = {}
     for name in names:
         pictures = BananasDataset(False, count=count, progress=progress,
@@ -65,6 +62,9 @@ def examine(net, names=tuple(EXAMS), count=EXAM_PICTURES, progress=False,
 def detect_all(net, data_iter, progress=False, tiles=False, voting=False):
     """Detections on all pictures, beside their labels.
 
+    As in training, memory is kept (see `keep_memory`): otherwise most of the
+    network's time goes into wiping it anew for each minibatch.
+
     Args:
         net, data_iter, progress, tiles, voting: as for `evaluate`.
 
@@ -74,6 +74,7 @@ def detect_all(net, data_iter, progress=False, tiles=False, voting=False):
         score, from each look 200 at most for each class of the network, and
         labels ``(m, 5)``.
     """
+    keep_memory()
     found, true = [], []
     device = next(net.parameters()).device
     # Twice what counts, for some may have moved to the same object.

@@ -449,6 +449,13 @@ def test_an_evaluation_worked_by_hand():
     assert torch.equal(true[2], torch.tensor([none, none]))
 
 
+def test_evaluation_keeps_memory_from_one_minibatch_to_the_next(monkeypatch):
+    asked = []
+    monkeypatch.setattr(evaluation, 'keep_memory', lambda: asked.append(1))
+    d2lssd.evaluate(Parrot(), [(picture(0)[None], torch.full((1, 1, 5), -1))])
+    assert asked == [1]
+
+
 def test_what_cannot_count_is_not_looked_for_and_changes_nothing(monkeypatch):
     net = d2lssd.load_pretrained('balanced')
     batches = [d2lssd.BananasDataset(
