@@ -299,9 +299,11 @@ def pictures_of(name):
 
 def outputs_of(save, images):
     """Where the pictures with boxes go; None for each where nowhere."""
-    if not save:
+    from d2lssd.prediction import check_ending
+    if save is None:
         return [None] * len(images)
     out = Path(save)
+    check_ending(out)
     outs = [out] if len(images) == 1 else [
         out.with_stem(f'{out.stem}-{i + 1}') for i in range(len(images))]
     inputs = {file_of(image) for image in images}
@@ -487,9 +489,8 @@ def print_results(results):
 def run_export(args):
     """Export, and say how near the file comes to PyTorch."""
     from d2lssd.export import export_onnx
-    if Path(args.output).resolve() == Path(args.weights).resolve():
-        raise ValueError(f'--output {args.output}: the weights lie there; '
-                         'give it another name')
+    if Path(args.output).suffix.lower() != '.onnx':
+        raise ValueError(f'--output {args.output}: name it .onnx')
     facts = export_onnx(find_net(args.weights), args.output)
     if args.json:
         print(json.dumps({'file': args.output, **facts}))
@@ -548,6 +549,8 @@ def saving_figure(path):
     kind = path.suffix.lower()
     if kind not in ('.png', '.jpg', '.pdf', '.svg'):
         raise ValueError(f'{path}: name it .png, .jpg, .pdf or .svg')
+    if path.parent.resolve().name == 'images':
+        raise ValueError(f'{path}: lies among the pictures; save it elsewhere')
     try:
         yield
         with replacing(path) as temporary:

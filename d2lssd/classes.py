@@ -6,7 +6,7 @@ import warnings
 import torch
 
 from d2lssd.data import BANANA_CLASSES, class_names
-from d2lssd.data.labels import class_number, short
+from d2lssd.data.labels import checked_classes, class_number, short
 from d2lssd.model import cls_predictor, num_anchors
 
 
@@ -101,7 +101,7 @@ def adapt(net, classes):
         classes have no names and are as many; else a new `TinySSD` on the
         same device, in the same mode.
     """
-    classes = list(classes)
+    classes = checked_classes(classes)
     named = hasattr(net, 'classes')
     if (classes_of(net) == classes if named
             else net.num_classes == len(classes)):

@@ -3,6 +3,7 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from d2lssd.anchors import check_labels
 from d2lssd.classes import classes_of
 from d2lssd.data import BananasDataset
 from d2lssd.data.drawing import SIDE
@@ -73,6 +74,9 @@ def detect_all(net, data_iter, progress=False, tiles=False, voting=False):
         `average_precision` takes them: detections ``(n_i, 6)``, by falling
         score, from each look 200 at most for each class of the network, and
         labels ``(m, 5)``.
+
+    Raises:
+        ValueError: images or labels are none; see `check_labels`.
     """
     keep_memory()
     found, true = [], []
@@ -81,6 +85,8 @@ def detect_all(net, data_iter, progress=False, tiles=False, voting=False):
     most = 2 * MOST * net.num_classes
     with evaluating(net):
         for X, Y in tqdm(data_iter, 'evaluating', disable=not progress):
+            check_images(X)
+            check_labels(Y)
             X = X.to(device)
             rows = look(X, net, voting, most=most)
             if tiles:
@@ -90,6 +96,24 @@ def detect_all(net, data_iter, progress=False, tiles=False, voting=False):
             found += [row.cpu() for row in rows]
             true += Y
     return found, true
+
+
+def check_images(X):
+    """Refuse images that no network here can have learnt from.
+
+    Args:
+        X: float tensor ``(B, 3, h, w)``, 0–255.
+
+    Raises:
+        ValueError: it is something else, or seems to be from 0 to 1.
+    """
+    what = f'images: {X.dtype} of shape {tuple(X.shape)}'
+    if not (X.ndim == 4 and X.shape[1] == 3 and len(X)
+            and X.is_floating_point()):
+        raise ValueError(f'{what}; floats (B, 3, h, w), from 0 to 255, are '
+                         'needed, as a DataLoader gives them')
+    if 0 < X.max() <= 1:
+        raise ValueError(f'{what}, up to {X.max():g}; 0 to 255 is needed')
 
 
 def evaluate(net, data_iter, threshold=0.5, progress=False, tiles=False,

@@ -47,12 +47,13 @@ def export_onnx(net, path, half=True):
     """Write a network as an ONNX file, and check it against PyTorch.
 
     The file takes ``image``, float32 ``(B, 3, h, w)``, RGB, 0–255, h and w at
-    least 128. It gives ``scores``, probabilities ``(B, A, num_classes+1)``, 0
-    is background; ``offsets`` ``(B, A, 4)``, for `offset_inverse`; and
-    ``anchors`` ``(1, A, 4)``, corner format, relative to the image, scale by
-    scale, row by row. Decoding and suppression are left to the caller, so that
-    thresholds can change without another run; so is `fuse_boxes`, with eight
-    voters, which the scores of 'plain' are meant for.
+    least 128, and those at which the network learnt (the shipped ones: 256),
+    or it finds nothing. It gives ``scores``, probabilities
+    ``(B, A, num_classes+1)``, 0 is background; ``offsets`` ``(B, A, 4)``, for
+    `offset_inverse`; and ``anchors`` ``(1, A, 4)``, corner format, relative to
+    the image, scale by scale, row by row. Decoding and suppression are left to
+    the caller, so that thresholds can change without another run; so is
+    `fuse_boxes`, with eight voters, which the scores of 'plain' are meant for.
 
     Args:
         net: a `TinySSD`; the names of its classes go into the file.

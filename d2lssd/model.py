@@ -151,7 +151,8 @@ class TinySSD(nn.Module):
     """A small single-shot multibox detector (SSD, figure 2, made tiny).
 
     Input: float tensor ``(B, 3, 256, 256)``, RGB, 0–255. Other heights and
-    widths work as well, 128 at least. Output: anchors ``(1, A, 4)``, corner
+    widths from 128 on give more or fewer anchors, but what a network learnt at
+    one size it finds at that size alone. Output: anchors ``(1, A, 4)``, corner
     format, relative to the image; class logits ``(B, A, num_classes+1)``, 0 is
     background; offsets ``(B, 4A)``. A is 5444 for 256×256.
 

@@ -20,6 +20,7 @@ from d2lssd.data.files import (
     refuse_folder,
     replacing,
 )
+from d2lssd.data.labels import checked_classes
 from d2lssd.data.pictures import SIDE, open_image, to_rgb
 from d2lssd.detection import multibox_detection
 from d2lssd.model import (
@@ -145,9 +146,20 @@ def detect(picture, net=None, threshold=0.5, classes=None, tiles=True,
 
     Raises:
         ValueError, OSError: see `read_image`.
+        ValueError: a threshold outside 0–1; not a name for each class.
+        TypeError: net is no network.
     """
+    net = _pretrained() if net is None else net
+    if not isinstance(net, torch.nn.Module):
+        raise TypeError(f'net: {str(net)[:60]!r}; a network is needed, '
+                        'such as load_pretrained or load_weights gives')
+    if not 0 <= threshold <= 1:
+        raise ValueError(f'threshold = {threshold}: a score is from 0 to 1')
+    classes = classes_of(net) if classes is None else checked_classes(classes)
+    if len(classes) != net.num_classes:
+        raise ValueError(f'classes = {classes}: {len(classes)} names, and the '
+                         f'network has {net.num_classes} classes')
     X, picture = read_image(picture)
-    net = net or _pretrained()
     device = next(net.parameters()).device
     views = [X]
     if tiles:
@@ -158,7 +170,6 @@ def detect(picture, net=None, threshold=0.5, classes=None, tiles=True,
                              min(threshold, SURE))[0] for view in views)
     if tiles:
         rows = join_tiles(rows, parts)
-    classes = classes or classes_of(net)
     unit = rows.new_tensor([picture.width, picture.height] * 2)
     return [{'label': classes[int(row[0])], 'score': round(float(row[1]), 4),
              'box': [round(v, 1) for v in
@@ -252,9 +263,9 @@ def save_weights(net, path, card=None):
         card: dict of what to remember; written beside it, as NAME.json.
 
     Raises:
-        ValueError: another ending; weights that are no finite numbers; a
-            number of votes that is none; a file of one of the names that is
-            something else.
+        ValueError: another ending; weights that are no finite numbers; names
+            of classes that are not all different; a number of votes that is
+            none; a file of one of the names that is something else.
         OSError: no room, no rights.
     """
     from safetensors.torch import save_file
@@ -262,6 +273,7 @@ def save_weights(net, path, card=None):
     path = weights_path(path)
     refuse_stranger(path, card is not None)
     check_voters(voters_of(net))
+    checked_classes(classes_of(net))
     state = {name: value.detach().cpu().contiguous()
              for name, value in net.state_dict().items()}
     for name, value in state.items():
@@ -441,9 +453,19 @@ def save_picture(picture, detections, path):
         draw.rectangle(draw.textbbox((x, y), text, font, 'lb'), fill='#222')
         draw.text((x, y), text, 'white', font, 'lb')
     path = Path(path)
+    kind = check_ending(path)
+    with replacing(path) as temporary:
+        picture.save(temporary, kind)
+
+
+def check_ending(path):
+    """The format that the ending of a picture's name says.
+
+    Raises:
+        ValueError: unknown ending.
+    """
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind not in Image.SAVE:
         raise ValueError(f'{path}: name it .png or .jpg')
-    with replacing(path) as temporary:
-        picture.save(temporary, kind)
+    return kind
 

@@ -435,7 +435,8 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
         source: of the pictures; see `load_data_bananas`. A folder's classes
             become those of the network.
         seed: of weights, drawing and order.
-        device: a `torch.device`; None for the GPU where there is one.
+        device: a `torch.device` or its name; None for the GPU where there is
+            one.
         checkpoint: file to save to after every epoch and to resume from if it
             is there; None for neither. Nothing in it is ever run.
         progress: show a bar with the time left.
@@ -459,7 +460,7 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
     """
     recipe, seed = find_recipe(recipe, **changes), whole('seed', seed)
     distributed.join()
-    device = device or distributed.device()
+    device = torch.device(device or distributed.device())
     plenty = keep_memory(ROOM * recipe.batch_size * recipe.side**2)
     spare = device.type == 'cpu' and distributed.world_size() == 1
     with distributed.one_goes_first():
@@ -725,7 +726,8 @@ class _Run:
         except Exception as error:
             reason = str(error).removeprefix(f'{path}: ').partition('\n')[0]
             raise ValueError(f'{path}: not a whole checkpoint ({reason}); '
-                             'remove it to start anew') from error
+                             'give it another name, or, if it is an old '
+                             'checkpoint, remove it to start anew') from error
         if other:
             raise ValueError(f'{path}: a checkpoint of another run ({other}); '
                              'give it another name, or remove it')

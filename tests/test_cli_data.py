@@ -90,8 +90,9 @@ def test_with_json_one_object_holds_all(tmp_path, capsys):
     facts = json.loads(line)
     assert facts['problems'] == [{
         'file': str(tmp_path / 'train' / 'label.csv'), 'line': 5,
-        'path': None, 'text': 'xmin 9 is right of xmax 1; swap them '
-        '(in a.png)'}]
+        'path': None, 'text': 'xmin 9 is right of xmax 1; swap them, or, '
+        'if the box was given by its width and height or its centre, '
+        'write two corners (in a.png)'}]
     assert (facts['pictures'], facts['boxes'], facts['empty']) == (4, 5, 1)
     assert facts['splits'] == {'train': 3, 'val': 1}
     assert facts['classes'] == {'fig': 3, 'pear': 2}
@@ -192,6 +193,16 @@ def test_the_sheet_takes_24_pictures_from_all_over(tmp_path, capsys,
     assert titles[:3] == ['0.png', '2.png', '4.png']
     assert titles[-1] == '47.png'
     assert axes[0].texts[0].get_text() == r'\$a^\$'
+
+
+def test_a_sheet_does_not_take_the_place_of_a_picture(tmp_path, capsys):
+    make(tmp_path / 'mine', ROWS)
+    picture = tmp_path / 'mine' / 'images' / 'a.png'
+    before = picture.read_bytes()
+    status, _, errors = check(capsys, tmp_path / 'mine', '--sheet', picture)
+    assert status == 2
+    assert 'lies among the pictures' in str(errors)
+    assert picture.read_bytes() == before
 
 
 def test_a_sheet_that_cannot_be_drawn_comes_after_the_report(tmp_path,

@@ -349,7 +349,7 @@ def test_every_problem_is_listed_and_an_error_shows_the_first(tmp_path):
         read_folder(tmp_path, 'train', progress=False)
     assert 'line 2: xmin 60' in str(caught.value)
     assert '4 more' in str(caught.value)
-    assert 'check_folder' in str(caught.value)
+    assert f'data check {tmp_path}` lists them all' in str(caught.value)
 
 
 def test_files_that_are_no_pictures_are_passed_over(tmp_path):

@@ -152,11 +152,14 @@ def test_the_example_of_the_page_runs_and_agrees_with_the_package(
                                  abs=1e-3)
 
 
-def test_a_network_does_not_overwrite_its_own_weights(
-        tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize('name', ['w.safetensors', 'label.csv', 'noext'])
+def test_a_file_of_another_kind_is_not_overwritten(
+        tmp_path, monkeypatch, capsys, name):
     monkeypatch.chdir(tmp_path)
     d2lssd.save_weights(d2lssd.TinySSD(1), 'w.safetensors')
+    Path(name).touch()
+    before = Path(name).read_bytes()
     assert main(['export', '--weights', str(tmp_path / 'w.safetensors'),
-                 '--output', 'w.safetensors']) == 2
-    assert 'the weights lie there' in capsys.readouterr().err
-    assert d2lssd.load_weights('w.safetensors')
+                 '--output', name]) == 2
+    assert f'--output {name}: name it .onnx' in capsys.readouterr().err
+    assert Path(name).read_bytes() == before

@@ -495,7 +495,7 @@ class Scorer(d2lssd.TinySSD):
     anchors = Parrot.anchors
 
     def forward(self, X):
-        logits = X[:, 0, 0, :3].double().logit()
+        logits = (X[:, 0, 0, :3].double() / 200).logit()
         shift = self.cls_0.bias[1] - self.cls_0.bias[0]
         logits = torch.stack([torch.zeros_like(logits), logits + shift], -1)
         return self.anchors, logits.float(), X.new_zeros(len(X), 12)
@@ -509,7 +509,7 @@ def scorer(*scores):
         net.cls_0.bias.zero_()
     X, Y = torch.zeros(1, 3, 4, 4), -torch.ones(1, 3, 5)
     for i, (score, right) in enumerate(scores):
-        X[0, 0, 0, i] = score
+        X[0, 0, 0, i] = 200 * score
         if right:
             Y[0, i] = torch.tensor([0, *Parrot.anchors[0, i].tolist()])
     return net, [(X, Y)]
@@ -622,3 +622,18 @@ def test_the_command_prints_the_results_side_by_side(capsys):
     assert lines[4].split() == ['objects', '500', '0']
     assert len({len(line) for line in lines}) == 1
     assert all(len(line) <= 79 for line in lines)
+
+
+@pytest.mark.parametrize(('change', 'words'), [
+    (lambda X, Y: (X / 255, Y), 'up to 1; 0 to 255 is needed'),
+    (lambda X, Y: (X.byte(), Y), 'torch.uint8 of shape .* floats'),
+    (lambda X, Y: (X[0], Y[0]), 'as a DataLoader gives them'),
+    (lambda X, Y: (X[:0], Y[:0]), 'as a DataLoader gives them'),
+    (lambda X, Y: (X, torch.cat([Y[..., :1], 256 * Y[..., 1:]], 2)),
+     'relative to the image, not in pixels'),
+    (lambda X, Y: (X, Y[..., [0, 3, 4, 1, 2]]), 'is right of x_max')])
+def test_images_and_labels_on_another_scale_are_not_evaluated(change, words):
+    label = torch.tensor([[[0, *Parrot.anchors[0, 0].tolist()]]])
+    X, Y = picture(0)[None], label
+    with pytest.raises(ValueError, match=words):
+        d2lssd.evaluate(Parrot(), [change(X, Y)])

@@ -198,6 +198,20 @@ def test_classes_stay_with_their_boxes_when_pictures_are_flipped():
 
 # Weights carry the names
 
+@pytest.mark.parametrize('names', [['lemon', 'lemon'], [''], []])
+def test_names_that_could_not_be_read_again_are_not_written(tmp_path, names):
+    net = d2lssd.TinySSD(max(1, len(names)))
+    net.classes = names
+    with pytest.raises(ValueError, match='classes = '):
+        d2lssd.save_weights(net, tmp_path / 'mine.safetensors')
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_name_is_not_taken_for_a_list_of_letters():
+    with pytest.raises(ValueError, match=r"as \['banana'\]"):
+        d2lssd.adapt(d2lssd.TinySSD(1), 'banana')
+
+
 def test_weights_and_card_carry_the_names(tmp_path):
     net = d2lssd.adapt(d2lssd.TinySSD(2), ['"a", b', 'ñandú'])
     file = tmp_path / 'mine.safetensors'

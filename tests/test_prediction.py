@@ -611,13 +611,34 @@ def test_detections_are_printed_even_if_their_picture_cannot_be_saved(
     file, folder = tmp_path / 'in.png', tmp_path / 'folder.png'
     picture[0].save(file)
     folder.mkdir()
-    for out, words in ((tmp_path / 'out.tiger', 'out.tiger: name it'),
-                       (folder, 'folder.png: a folder has this name')):
-        assert main(['predict', str(file), '--json', '--no-tiles', '--save',
-                     str(out)]) == 2
-        result = capsys.readouterr()
-        assert json.loads(result.out)['detections']
-        assert words in result.err
+    assert main(['predict', str(file), '--json', '--no-tiles', '--save',
+                 str(folder)]) == 2
+    result = capsys.readouterr()
+    assert json.loads(result.out)['detections']
+    assert 'folder.png: a folder has this name' in result.err
+
+
+@pytest.mark.parametrize('name', ['out.tiger', 'out', ''])
+def test_a_name_that_says_no_format_is_refused_before_any_picture(
+        tmp_path, picture, capsys, name):
+    picture[0].save(tmp_path / 'in.png')
+    out = str(tmp_path / name) if name else ''
+    assert main(['predict', str(tmp_path / 'in.png'), '--save', out]) == 2
+    result = capsys.readouterr()
+    assert not result.out
+    assert 'name it .png or .jpg' in result.err
+
+
+@pytest.mark.parametrize(('options', 'words'), [
+    ({'threshold': 50}, 'a score is from 0 to 1'),
+    ({'threshold': float('nan')}, 'a score is from 0 to 1'),
+    ({'classes': 'banana'}, 'a list of names is needed'),
+    ({'classes': ['a', 'b']}, '2 names, and the network has 1 classes'),
+    ({'net': 'mine.safetensors'}, 'such as load_pretrained or load_weights')])
+def test_an_argument_of_detect_that_makes_no_sense_is_refused(
+        picture, options, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        d2lssd.detect(picture[0], **options)
 
 
 @pytest.mark.parametrize(('command', 'option', 'value'), [

@@ -243,7 +243,7 @@ def _refusal(path, problems):
     lines = [str(each) for each in problems[:SHOWN]]
     if count > SHOWN:
         lines.append(f'... and {count - SHOWN} more; '
-                     'd2lssd.data.check_folder lists them all')
+                     f'`python -m d2lssd data check {path}` lists them all')
     plural = 'problem' if count == 1 else 'problems'
     return ValueError('\n'.join([f'{path}: {count} {plural}', *lines]))
 

@@ -227,7 +227,7 @@ def number_classes(parts, classes):
     digits = {text for text in listed if number(text) is not None}
     numbered = bool(digits) and not named
     if classes is not None:
-        names = _checked_classes(classes)
+        names = checked_classes(classes)
     elif numbered:
         names = _numbers(parts, digits)
     else:
@@ -265,12 +265,18 @@ def _position(text, names):
     return names.index(text) if text in names else None
 
 
-def _checked_classes(classes):
+def checked_classes(classes):
+    """Names of classes, as a list of different ones.
+
+    Raises:
+        ValueError: they are none.
+    """
     if isinstance(classes, str):
         raise ValueError(f'classes = {classes!r}: a list of names is needed, '
                          f'as [{classes!r}]')
     classes = list(classes)
-    if not classes or not all(isinstance(each, str) for each in classes):
+    if not classes or not all(
+            isinstance(each, str) and each for each in classes):
         raise ValueError(f'classes = {classes}: a list of names is needed')
     classes = [nfc(each) for each in classes]
     if len(set(classes)) < len(classes):
