@@ -90,9 +90,8 @@ def test_with_json_one_object_holds_all(tmp_path, capsys):
     facts = json.loads(line)
     assert facts['problems'] == [{
         'file': str(tmp_path / 'train' / 'label.csv'), 'line': 5,
-        'path': None, 'text': 'xmin 9 is right of xmax 1; swap them, or, '
-        'if the box was given by its width and height or its centre, '
-        'write two corners (in a.png)'}]
+        'path': None, 'text': 'xmin 9 is right of xmax 1; swap them, or '
+        'is 1 the width? (in a.png)'}]
     assert (facts['pictures'], facts['boxes'], facts['empty']) == (4, 5, 1)
     assert facts['splits'] == {'train': 3, 'val': 1}
     assert facts['classes'] == {'fig': 3, 'pear': 2}

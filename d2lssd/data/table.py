@@ -114,8 +114,8 @@ def wrong_box(box, size):
         if low > high:
             side = 'right of' if axis == 0 else 'below'
             found.append(f'{name_low} {low:g} is {side} {name_high} {high:g};'
-                         ' swap them, or, if the box was given by its width '
-                         'and height or its centre, write two corners')
+                         f' swap them, or is {high:g} the '
+                         f'{"width" if axis == 0 else "height"}?')
         elif high - low < 1 - SLACK:
             found.append(f'{name_low} {low:g} to {name_high} {high:g} is less '
                          'than one pixel; boxes are in pixels, not shares')
