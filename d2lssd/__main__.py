@@ -544,12 +544,15 @@ def save_sheet(pictures, path, rows=4, columns=6):
 def saving_figure(path):
     """Save the figure that is drawn inside, whole or not at all."""
     from d2lssd.data.files import replacing
+    from d2lssd.data.folder import READERS
     from d2lssd.plotting import plt
     path = Path(path)
     kind = path.suffix.lower()
     if kind not in ('.png', '.jpg', '.pdf', '.svg'):
         raise ValueError(f'{path}: name it .png, .jpg, .pdf or .svg')
-    if path.parent.resolve().name == 'images':
+    folder = path.resolve().parent
+    if folder.name == 'images' and any(
+            (folder.parent / reader.NAME).exists() for reader in READERS):
         raise ValueError(f'{path}: lies among the pictures; save it elsewhere')
     try:
         yield

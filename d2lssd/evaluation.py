@@ -63,7 +63,7 @@ def examine(net, names=tuple(EXAMS), count=EXAM_PICTURES, progress=False,
 def detect_all(net, data_iter, progress=False, tiles=False, voting=False):
     """Detections on all pictures, beside their labels.
 
-    As in training, memory is kept (see `keep_memory`): otherwise most of the
+    As in training, memory is kept (see `keep_memory`): otherwise half of the
     network's time goes into wiping it anew for each minibatch.
 
     Args:

@@ -202,6 +202,9 @@ def test_a_sheet_does_not_take_the_place_of_a_picture(tmp_path, capsys):
     assert status == 2
     assert 'lies among the pictures' in str(errors)
     assert picture.read_bytes() == before
+    other = tmp_path / 'images' / 'sheet.png'  # of no labels
+    check(capsys, tmp_path / 'mine', '--sheet', other)
+    assert other.exists()
 
 
 def test_a_sheet_that_cannot_be_drawn_comes_after_the_report(tmp_path,
