@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
                     'multibox_target'],
         'detection': ['fuse_boxes', 'multibox_detection', 'nms',
                       'vote_boxes'],
+        'judge': ['Judge', 'hear_boxes', 'judge_boxes', 'teach_judge'],
         'model': ['TinySSD', 'base_net', 'bbox_predictor', 'blk_forward',
                   'cls_predictor', 'concat_preds', 'down_sample_blk',
                   'evaluating', 'flatten_pred', 'forward', 'get_blk',

@@ -92,7 +92,7 @@ def build_parser():
                      'faster')
     sub.add_argument('--no-voting', dest='voting', action='store_false',
                      help='do not place a box by all that were found with it, '
-                     "nor score it so ('plain')")
+                     "nor ask the judge ('plain' has one)")
     sub.add_argument('--json', action='store_true',
                      help='print one JSON object an image')
     sub.add_argument('--save', metavar='OUT.png',
@@ -103,8 +103,9 @@ def build_parser():
                   'your own pictures.')
     sub.add_argument('--recipe', help="'balanced' (default), 'source', "
                      "'own' (default for a folder), or 'varied', 'finer', "
-                     "'fitted', 'odd', 'wild', 'touching' and 'plain', "
-                     "which go on from 'balanced': see `make weights`")
+                     "'fitted', 'odd', 'wild', 'touching', 'crowded' and "
+                     "'plain', which go on from 'balanced': see `make "
+                     "weights`")
     sub.add_argument('--weights', metavar='FILE', help='what to start from: a '
                      "file that `train` wrote; 'wild' (default for a folder), "
                      "'plain', 'balanced' or 'source', which are shipped; or "
@@ -128,6 +129,10 @@ def build_parser():
     sub.add_argument('--checkpoint', metavar='FILE', help='save there after '
                      'each epoch; go on from there if it exists '
                      '(default: beside the weights)')
+    sub.add_argument('--judge', action='store_true',
+                     help='at the end, teach a judge, which scores the boxes '
+                     'in place of their anchors, from 8000 other drawn '
+                     'training pictures, half of them without bananas')
     sub.add_argument('--precision', type=probability, metavar='P',
                      help='at the end, shift the scores until, from 0.5 on, '
                      'this share of the detections on other drawn training '
@@ -154,7 +159,7 @@ def build_parser():
                      'its 256 x 256 pixels')
     sub.add_argument('--no-voting', dest='voting', action='store_false',
                      help='do not place a box by all that were found with it, '
-                     "nor score it so ('plain')")
+                     "nor ask the judge ('plain' has one)")
     sub.add_argument('--json', action='store_true',
                      help='print one JSON object')
 
@@ -336,6 +341,7 @@ def run_train(args):
     from d2lssd.data import BananasDataset
     from d2lssd.distributed import rank
     from d2lssd.evaluation import set_operating_point
+    from d2lssd.judge import teach_judge
     from d2lssd.prediction import (
         load_weights,
         refuse_stranger,
@@ -346,6 +352,7 @@ def run_train(args):
     from d2lssd.training import (
         describe_run,
         find_recipe,
+        judge_pictures,
         other_pictures,
         train,
     )
@@ -355,6 +362,9 @@ def run_train(args):
     if args.precision and args.source != 'drawn':
         raise ValueError('--precision: the point is chosen on drawn bananas; '
                          'for other pictures use `set_operating_point`')
+    if args.judge and args.source != 'drawn':
+        raise ValueError('--judge: it learns from drawn bananas; for other '
+                         'pictures use `teach_judge`')
     recipe = find_recipe(args.recipe or ('own' if own else 'balanced'), **{
         key: value for key, value in changes.items() if value is not None})
     start = args.weights or ('wild' if own else 'none')
@@ -378,6 +388,15 @@ def run_train(args):
     card = {**describe_run(recipe, args.seed, args.source),
             'start': Path(start).name, 'history': history}
     save_weights(net, out, card)
+    if args.judge:
+        try:
+            card['judge'] = teach_judge(
+                net, DataLoader(judge_pictures(recipe, args.seed), 50),
+                args.seed, progress=True)
+        except ValueError as error:
+            raise ValueError(f'--judge: {error}; the weights are in {out}, '
+                             'without a judge') from error
+        save_weights(net, out, card)
     if args.precision:
         try:
             card['operating point'] = set_operating_point(

@@ -59,6 +59,23 @@ def box_iou(boxes1, boxes2):
     return torch.cat(rows)
 
 
+def share_inside(boxes1, boxes2):
+    """How much of a box lies in another, for every pair of boxes.
+
+    Args:
+        boxes1: float tensor ``(n, 4)``, corner format.
+        boxes2: float tensor ``(m, 4)``.
+
+    Returns:
+        Float tensor ``(n, m)``, 0–1: the common area as a share of that of
+        the first; ``nan`` where this has none.
+    """
+    start = torch.maximum(boxes1[:, None, :2], boxes2[:, :2])
+    end = torch.minimum(boxes1[:, None, 2:], boxes2[:, 2:])
+    area = (boxes1[:, 2:] - boxes1[:, :2]).prod(1)
+    return (end - start).clamp(min=0).prod(2) / area[:, None]
+
+
 def columns_of(boxes):
     """Boxes as `iou_of_columns` wants them.
 

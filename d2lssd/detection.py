@@ -59,6 +59,30 @@ def multibox_detection(cls_probs, offset_preds, anchors, nms_threshold=0.5,
     return rows.gather(1, order[..., None].expand(-1, -1, 6))
 
 
+def find_boxes(net, X, nms_threshold=0.5, pos_threshold=LEAST, most=None):
+    """Run a network, and `multibox_detection` on what it gives.
+
+    Args:
+        net: a `TinySSD`, in evaluation mode.
+        X: float tensor ``(B, 3, h, w)``, 0–255, where the network is.
+        nms_threshold, pos_threshold, most: as for `multibox_detection`, but
+            for a threshold of scores below 0.01.
+
+    Returns:
+        Float tensor ``(B, n, 6)``, as `multibox_detection` gives it, without
+        anchors that see nothing on any image.
+    """
+    # As in training: convolutions are faster so.
+    X = X.contiguous(memory_format=torch.channels_last)
+    anchors, cls_preds, bbox_preds = net(X)
+    probs = cls_preds.softmax(-1).transpose(1, 2)  # (B, C+1, A)
+    # Of thousands of anchors a few hundred see something that could count.
+    some = (probs[:, 1:] >= LEAST).any(1).any(0).nonzero()[:, 0]
+    return multibox_detection(
+        probs[..., some], bbox_preds.unflatten(1, (-1, 4))[:, some],
+        anchors[:, some], nms_threshold, max(pos_threshold, LEAST), most=most)
+
+
 def vote_boxes(rows, iou_threshold=0.5, least=0.01):
     """Box voting: move each kept box to where all that saw its object see it.
 
@@ -118,24 +142,50 @@ def fuse_boxes(rows, voters, iou_threshold=0.5, least=0.01):
     Source: weighted boxes fusion (Solovyev et al. 2021) and box voting
     (Gidaris and Komodakis 2015), which weigh and average otherwise.
     """
+    kept, others, share = vote_once(rows, MOVED, iou_threshold, least)
+    kept[:, 1] = mean_of_votes(share, others, voters, least).sigmoid()
+    return kept[kept[:, 1].argsort(descending=True, stable=True)]
+
+
+def vote_once(rows, same, iou_threshold=0.5, least=0.01):
+    """Move kept boxes to the mean of those that have their one vote for them.
+
+    Args:
+        rows, iou_threshold, least: as for `fuse_boxes`.
+        same: IoU above which of two moved boxes the one with the lower score
+            is dropped.
+
+    Returns:
+        Tuple of the kept rows ``(n, 6)``, of all rows that have a vote
+        ``(m, 6)``, and of the IoU ``(n, m)`` of each of these with the box
+        that it votes for, 0 with all others.
+    """
     kept = rows[rows[:, 0] >= 0]
     others = rows[(rows[:, 1] >= least) & rows.isfinite().all(1)]
     if not len(kept):
-        return kept
+        return kept, others, kept.new_zeros(0, len(others))
     share = _one_vote(kept, others, iou_threshold)
     weight = share.sub(iou_threshold).clamp(min=0) * others[:, 1]**2
     total = weight.sum(1, keepdim=True)
     boxes = torch.where(total > 0, weight @ others[:, 2:] / total,
                         kept[:, 2:])
     kept = torch.cat([kept[:, :2], boxes], 1)
-    kept = kept[nms(boxes, kept[:, 1], MOVED)]
-    share = _one_vote(kept, others, iou_threshold)
-    floor = torch.full_like(kept[:, :1], least)  # for who has too few votes
-    votes = torch.cat([
-        torch.where(share > 0, others[:, 1], least).clamp(max=1 - 1e-6),
-        floor.expand(-1, voters)], 1).topk(voters).values
-    kept[:, 1] = votes.logit().mean(1).sigmoid()
-    return kept[kept[:, 1].argsort(descending=True, stable=True)]
+    kept = kept[nms(boxes, kept[:, 1], same)]
+    return kept, others, _one_vote(kept, others, iou_threshold)
+
+
+def mean_of_votes(share, others, voters, least=0.01):
+    """Mean log-odds ``(n,)`` of the best votes that `vote_once` gave each
+    box, those that are missing counting as `least`."""
+    missing = share.new_full((len(share), voters), least)
+    votes = torch.where(share > 0, others[:, 1], least)
+    return log_odds(torch.cat([votes, missing], 1).topk(voters).values).mean(1)
+
+
+def log_odds(scores):
+    """Logarithm of the odds of scores, those that are all but 1 as if they
+    were a millionth less."""
+    return scores.clamp(max=1 - 1e-6).logit()
 
 
 def _one_vote(kept, others, iou_threshold):

@@ -14,7 +14,7 @@ from d2lssd.metrics import (
     hits,
     precision_recall_curve,
 )
-from d2lssd.model import evaluating, voters_of
+from d2lssd.model import evaluating, judge_of
 from d2lssd.tiles import join_tiles, look, tiles_of_batch
 
 # Drawn validation pictures, in numbers and with seeds of their own.
@@ -30,9 +30,6 @@ EXAMS = {
     'plain, none': {'style': 'plain', 'num_bananas': 0, 'seed': 106},
 }
 EXAM_PICTURES = 500
-# Of `set_operating_point` where votes make the scores: rounds at most, and the
-# log-odds that are near enough to even.
-ROUNDS, NEAR = 12, 0.01
 
 
 def examine(net, names=tuple(EXAMS), count=EXAM_PICTURES, progress=False,
@@ -127,8 +124,8 @@ def evaluate(net, data_iter, threshold=0.5, progress=False, tiles=False,
         threshold: score from which on a box counts as a detection.
         progress: show a bar.
         tiles: look at enlarged parts of each picture, too, as `detect` does.
-        voting: place each box by `vote_boxes` or, where the network has
-            voters, place and score it by `fuse_boxes`, as `detect` does. The
+        voting: place each box by `vote_boxes` or, where the network has a
+            judge, place and score it by `judge_boxes`, as `detect` does. The
             numbers of `weights_card` are with it.
 
     Returns:
@@ -171,11 +168,10 @@ def evaluate(net, data_iter, threshold=0.5, progress=False, tiles=False,
 def set_operating_point(net, data_iter, precision, progress=False):
     """Shift the scores until, from 0.5 on, so much of what is found is right.
 
-    The logit of background gets a constant. The order of the scores stays,
+    Those of the network's judge, if it has one; else those of the anchors:
+    the logit of background gets a constant. The order of the scores stays,
     and so do the boxes, up to what `vote_boxes` makes of them and to those
-    near the least score that counts. Where `fuse_boxes` makes the scores, a
-    vote that is missing does not move. So it takes some rounds, and boxes
-    with few votes lose rank.
+    near the least score that counts.
 
     Args:
         net: a `TinySSD` of one class, which is changed.
@@ -185,53 +181,38 @@ def set_operating_point(net, data_iter, precision, progress=False):
         progress: show a bar.
 
     Returns:
-        dict: the ``'score'`` of an anchor that has become 0.5, and the
-        ``'precision'`` and ``'recall'`` of the boxes from 0.5 on.
+        dict: the ``'score'`` that has become 0.5, and the ``'precision'``
+        and ``'recall'`` of the boxes from 0.5 on.
 
     Raises:
         ValueError: so much is right at no score; several classes, whose order
-            a shift would change; boxes with so few votes that no shift brings
-            their score to 0.5. The network is as it was then.
+            a shift would change. The network is as it was then.
     """
     if net.num_classes > 1:
         raise ValueError(f'the network finds {net.num_classes} classes; an '
                          'operating point can be set for one')
-    moved, rounds = 0.0, ROUNDS if voters_of(net) else 1
-    try:
-        for left in reversed(range(rounds)):
-            right, recall, score = precision_recall_curve(
-                *detect_all(net, data_iter, progress, voting=True))
-            # Of equal scores only the last counts them all.
-            last = torch.ones_like(score, dtype=torch.bool)
-            last[:-1] = score[1:] < score[:-1]
-            enough = (last & (right >= precision)).nonzero()[:, 0]
-            if not len(enough):
-                best = float(max(right[last], default=0))
-                raise ValueError(f'precision {precision:g}: this network '
-                                 f'reaches {best:.3f} at most')
-            i = enough[-1]
-            shift = float(score[i].logit(3e-8))
-            there = abs(shift) < NEAR
-            if rounds > 1 and there:
-                shift -= NEAR  # rather above 0.5 than below
-            moved += shift
-            _shift(net, shift)
-            if there:
-                break
-            if rounds > 1 and not left:
-                raise ValueError('no shift of the scores brings the box to '
-                                 f'0.5 from which on {precision:g} are right: '
-                                 f'it has fewer than {voters_of(net)} votes')
-    except BaseException:
-        _shift(net, -moved)
-        raise
-    return {'score': float(torch.tensor(moved).sigmoid()),
-            'precision': float(right[i]), 'recall': float(recall[i])}
+    right, recall, score = precision_recall_curve(
+        *detect_all(net, data_iter, progress, voting=True))
+    # Of equal scores only the last counts them all.
+    last = torch.ones_like(score, dtype=torch.bool)
+    last[:-1] = score[1:] < score[:-1]
+    enough = (last & (right >= precision)).nonzero()[:, 0]
+    if not len(enough):
+        best = float(max(right[last], default=0))
+        raise ValueError(f'precision {precision:g}: this network reaches '
+                         f'{best:.3f} at most')
+    i = enough[-1]
+    _shift(net, float(score[i].logit(3e-8)))
+    return {'score': float(score[i]), 'precision': float(right[i]),
+            'recall': float(recall[i])}
 
 
 def _shift(net, amount):
-    """Add to the logits of background."""
+    """Lower the log-odds of all scores."""
     with torch.no_grad():
+        if judge := judge_of(net):
+            judge[-1].bias -= amount
+            return
         for scale in range(5):
             bias = getattr(net, f'cls_{scale}').bias
             bias.view(-1, 2)[:, 0] += amount

@@ -35,6 +35,7 @@ class Exported(nn.Module):
     def __init__(self, net):
         super().__init__()
         self.net = copy.deepcopy(net).cpu()
+        self.net.judge = None
         self.eval()
 
     def forward(self, image):
@@ -52,8 +53,8 @@ def export_onnx(net, path, half=True):
     ``(B, A, num_classes+1)``, 0 is background; ``offsets`` ``(B, A, 4)``, for
     `offset_inverse`; and ``anchors`` ``(1, A, 4)``, corner format, relative to
     the image, scale by scale, row by row. Decoding and suppression are left to
-    the caller, so that thresholds can change without another run; so is
-    `fuse_boxes`, with eight voters, which the scores of 'plain' are meant for.
+    the caller, so that thresholds can change without another run; a judge, as
+    'plain' has one, stays behind.
 
     Args:
         net: a `TinySSD`; the names of its classes go into the file.

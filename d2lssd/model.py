@@ -160,8 +160,9 @@ class TinySSD(nn.Module):
         num_classes: object classes, background not counted.
 
     ``net.sizes`` are those of its anchors, `sizes` at first; others may take
-    their place, five pairs relative to the image. ``net.voters``, where
-    there is one, is how many votes make the score of a box; see `fuse_boxes`.
+    their place, five pairs relative to the image. ``net.judge``, where there
+    is one, scores boxes in place of their anchors, see `teach_judge`; what
+    the network gives is the same with it.
     """
 
     def __init__(self, num_classes):
@@ -186,21 +187,9 @@ class TinySSD(nn.Module):
                 concat_preds(bbox_preds))
 
 
-def check_voters(voters):
-    """Make sure that a number of votes can make a score.
-
-    Raises:
-        ValueError: no whole number from 0 to 999.
-    """
-    if type(voters) is not int or not 0 <= voters <= 999:
-        raise ValueError(f'voters = {str(voters)[:60]}: a whole number from 0 '
-                         'to 999 is needed')
-
-
-def voters_of(net):
-    """How many votes make the score of a box: ``net.voters``, or 0, if there
-    is none, for boxes with the score of a single anchor."""
-    return getattr(net, 'voters', 0)
+def judge_of(net):
+    """The ``net.judge``, or None, where there is none."""
+    return getattr(net, 'judge', None)
 
 
 @contextmanager

@@ -23,13 +23,8 @@ from d2lssd.data.files import (
 from d2lssd.data.labels import checked_classes
 from d2lssd.data.pictures import SIDE, open_image, to_rgb
 from d2lssd.detection import multibox_detection
-from d2lssd.model import (
-    TinySSD,
-    check_sizes,
-    check_voters,
-    evaluating,
-    voters_of,
-)
+from d2lssd.judge import Judge
+from d2lssd.model import TinySSD, check_sizes, evaluating
 from d2lssd.tiles import SURE, boxes_of_tiles, join_tiles, look
 
 SHIPPED = Path(__file__).parent / 'weights'
@@ -137,8 +132,8 @@ def detect(picture, net=None, threshold=0.5, classes=None, tiles=True,
         tiles: look at nine enlarged parts of the picture, too, for what is
             small; it takes some ten times as long. See ``d2lssd.tiles``.
         voting: place each box by all that were found with it, which is
-            nearer to the truth; see `vote_boxes`, and `fuse_boxes`, which
-            'plain' needs.
+            nearer to the truth; see `vote_boxes`, and `judge_boxes`, which
+            scores those of 'plain', too.
 
     Returns:
         List of dicts by falling score: ``'label'``, ``'score'`` and ``'box'``,
@@ -264,15 +259,14 @@ def save_weights(net, path, card=None):
 
     Raises:
         ValueError: another ending; weights that are no finite numbers; names
-            of classes that are not all different; a number of votes that is
-            none; a file of one of the names that is something else.
+            of classes that are not all different; a file of one of the names
+            that is something else.
         OSError: no room, no rights.
     """
     from safetensors.torch import save_file
 
     path = weights_path(path)
     refuse_stranger(path, card is not None)
-    check_voters(voters_of(net))
     checked_classes(classes_of(net))
     state = {name: value.detach().cpu().contiguous()
              for name, value in net.state_dict().items()}
@@ -287,8 +281,7 @@ def save_weights(net, path, card=None):
         save_file(state, temporary, {'format': 'd2lssd-1',
                                      'num_classes': str(net.num_classes),
                                      'classes': json.dumps(classes_of(net)),
-                                     'sizes': json.dumps(net.sizes),
-                                     'voters': str(voters_of(net))})
+                                     'sizes': json.dumps(net.sizes)})
     if card is not None:
         card = {**card, 'classes': classes_of(net), 'crc32': checksum(state)}
         with replacing(path.with_suffix('.json')) as temporary:
@@ -363,8 +356,9 @@ def load_weights(path):
             '[1-9][0-9]{0,3}', count):
         raise ValueError(f'{path}: not written by d2lssd.save_weights '
                          f'(its header says {str(header)[:200]})')
+    judged = any(name.startswith('judge.') for name in state)
     with torch.device('meta'):  # a number of classes may be a lie: no memory
-        expected = TinySSD(int(count)).state_dict()
+        expected = _network(count, judged).state_dict()
     for name in sorted(expected.keys() | state.keys()):
         mine, theirs = (tuple(s[name].shape) if name in s else None
                         for s in (expected, state))
@@ -373,14 +367,20 @@ def load_weights(path):
                              f'a TinySSD needs {mine}')
         if not torch.isfinite(state[name].float()).all():
             raise ValueError(f'{path}: {name} is not all finite numbers')
-    net = TinySSD(int(count))
+    net = _network(count, judged)
     net.classes = _names(path, header, net)
     net.sizes = _sizes(path, header, net)
-    net.voters = _voters(path, header)
     net.load_state_dict({name: value.float() if value.is_floating_point()
                          else value for name, value in state.items()})
     # As in training: predicting takes a third less time so.
     return net.eval().to(memory_format=torch.channels_last)
+
+
+def _network(count, judged):
+    """A network of so many classes, with or without a judge."""
+    net = TinySSD(int(count))
+    net.judge = Judge() if judged else None
+    return net
 
 
 def _names(path, header, net):
@@ -410,15 +410,6 @@ def _sizes(path, header, net):
         raise ValueError(f'{path}: its header has no sizes of anchors '
                          f'({error})') from error
     return sizes
-
-
-def _voters(path, header):
-    """How many votes make a score, in the header of a weights file."""
-    voters = header.get('voters', '0')  # before they were written, none did
-    if not re.fullmatch('0|[1-9][0-9]{0,2}', voters):
-        raise ValueError(f'{path}: its header says that {voters[:60]!r} votes '
-                         'make a score; a whole number up to 999 is needed')
-    return int(voters)
 
 
 def save_picture(picture, detections, path):

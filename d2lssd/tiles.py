@@ -8,15 +8,10 @@ Altinuc and Temizel, "Slicing Aided Hyper Inference" (2022), measure it.
 import torch
 from torch.nn import functional as F
 
-from d2lssd.boxes import box_iou
-from d2lssd.detection import (
-    LEAST,
-    fuse_boxes,
-    multibox_detection,
-    nms,
-    vote_boxes,
-)
-from d2lssd.model import voters_of
+from d2lssd.boxes import box_iou, share_inside
+from d2lssd.detection import LEAST, find_boxes, nms, vote_boxes
+from d2lssd.judge import LENIENT, judge_boxes
+from d2lssd.model import judge_of
 
 SHARE = 0.5  # of the picture's width and height
 CORNERS = [(x / 4, y / 4) for y in range(3) for x in range(3)]
@@ -35,11 +30,11 @@ def look(X, net, voting=False, least=LEAST, most=None):
         X: float tensor ``(B, 3, h, w)``, 0–255, where the network is.
         net: a `TinySSD`, in evaluation mode.
         voting: place the boxes by `vote_boxes`, and suppress those that meet
-            on their way; or, if the network says how many votes a score
-            needs, place and score them by `fuse_boxes`.
+            on their way; or, if the network has a judge, place and score them
+            by `judge_boxes`.
         least: score of a box that counts, 0.01 at least; the others still
-            have a vote. Where votes do not make the scores, it is done the
-            sooner, the fewer there are.
+            have a vote. Without a judge, it is done the sooner, the fewer
+            there are.
         most: boxes an image, the best by the scores of their own anchors;
             None: all that count.
 
@@ -47,22 +42,12 @@ def look(X, net, voting=False, least=LEAST, most=None):
         List of B float tensors ``(n_i, 6)``, rows ``(class, score, x_min,
         y_min, x_max, y_max)``, by falling score.
     """
-    # As in training: convolutions are faster so.
-    X = X.contiguous(memory_format=torch.channels_last)
-    anchors, cls_preds, bbox_preds = net(X)
-    probs = cls_preds.softmax(-1).transpose(1, 2)  # (B, C+1, A)
-    # Of thousands of anchors a few hundred see something that could count.
-    some = (probs[:, 1:] >= LEAST).any(1).any(0).nonzero()[:, 0]
-    voters = voting and voters_of(net)
-    # Votes change the scores.
-    counts = LEAST if voters else max(least, LEAST)
-    found = multibox_detection(probs[..., some],
-                               bbox_preds.unflatten(1, (-1, 4))[:, some],
-                               anchors[:, some], pos_threshold=counts,
-                               most=most)
-    if voters:
-        fused = (fuse_boxes(rows, voters) for rows in found)
-        return [rows[rows[:, 1] >= least] for rows in fused]
+    judge = judge_of(net) if voting else None
+    if judge:  # which changes the scores
+        found = find_boxes(net, X, LENIENT, most=most)
+        judged = (judge_boxes(rows, judge) for rows in found)
+        return [rows[rows[:, 1] >= least] for rows in judged]
+    found = find_boxes(net, X, pos_threshold=least, most=most)
     if not voting:
         return [rows[rows[:, 0] >= 0] for rows in found]
     # Two boxes may have moved to the same object.
@@ -121,9 +106,5 @@ def join_tiles(rows, tile_rows, nms_threshold=0.5):
 
 def _seen(boxes, others):
     """Which boxes are one of the others, or a part of one."""
-    corner = torch.maximum(boxes[:, None, :2], others[:, :2])
-    end = torch.minimum(boxes[:, None, 2:], others[:, 2:])
-    both = (end - corner).clamp(min=0).prod(2)  # (n, m)
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    inside = both > INSIDE * area[:, None]
+    inside = share_inside(boxes, others) > INSIDE
     return (inside | (box_iou(boxes, others) > 0.5)).any(1)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
+from torch.utils.data import ConcatDataset, DataLoader
 from tqdm.auto import tqdm
 
 from d2lssd import distributed
@@ -28,7 +28,7 @@ from d2lssd.data.labels import some
 from d2lssd.evaluation import evaluate
 from d2lssd.losses import balanced_loss, calc_loss
 from d2lssd.memory import keep_memory, sparing
-from d2lssd.model import TinySSD, check_sizes, check_voters, sizes
+from d2lssd.model import TinySSD, check_sizes, sizes
 
 
 class Timer:
@@ -146,9 +146,6 @@ class Recipe:
             their place; None for none.
         bfloat16: let convolutions compute in it where they can; see
             `autocast`.
-        voters: how many votes make a score when the network is used; see
-            `fuse_boxes`. 0, for none, whatever the network that training goes
-            on from had.
     """
 
     num_epochs: int = 20
@@ -171,7 +168,6 @@ class Recipe:
     sizes: tuple | None = None
     average: float | None = None
     bfloat16: bool = True
-    voters: int = 0
 
 
 EPOCH = 1000
@@ -216,8 +212,10 @@ RECIPES['touching'] = dataclasses.replace(
     RECIPES['odd'], num_epochs=110, pictures='touching',
     num_bananas=(0, 6), num_pictures=22 * EPOCH, negative_ratio=10)
 # What is missed are bananas that lie on others, so there are more of them.
+RECIPES['crowded'] = dataclasses.replace(
+    RECIPES['touching'], num_epochs=88, num_bananas=(0, 8))
 RECIPES['plain'] = dataclasses.replace(
-    RECIPES['touching'], num_epochs=88, num_bananas=(0, 8), voters=8)
+    RECIPES['crowded'], num_epochs=66, pictures='piled', num_bananas=(0, 7))
 # Bytes that must be free for each pixel of a minibatch, so that training keeps
 # memory: 6 GB for 32 pictures.
 ROOM = 6e9 / (32 * SIDE**2)
@@ -234,7 +232,7 @@ FRESH = {'fresh': ('plain', 'wild', 'wild'), 'fresh plain': ('plain',),
          'fresh small': ('small',)}
 # Pictures that come again: a style, or several in turn.
 AGAIN = {'plain': 'plain', 'small': 'small', 'touching': 'touching',
-         'sizes': 'sizes', 'wild': 'wild',
+         'sizes': 'sizes', 'wild': 'wild', 'piled': ('touching', 'piled'),
          'mixed': ('wild', 'sizes', 'wild', 'plain',
                    'wild', 'sizes', 'wild', 'wild'),
          'motley': ('wild', 'odd', 'sizes', 'odd',
@@ -383,6 +381,25 @@ def other_pictures(recipe, seed=0, count=None):
                           cache=False, **_options(recipe, 'drawn'))
 
 
+def judge_pictures(recipe, seed=0, count=None):
+    """Drawn training pictures to teach a judge from; see `teach_judge`.
+
+    Args:
+        recipe, seed: as for `other_pictures`, but none of these are among
+            them.
+        count: how many, None for four thousand; and as many more without
+            bananas, from which it learns what false alarms look like.
+
+    Returns:
+        A dataset of images and labels, as `BananasDataset` gives them, the
+        number of labels changing in the middle.
+    """
+    return ConcatDataset([
+        BananasDataset(True, count=count or 4 * EPOCH, seed=seed + 2,
+                       cache=False, **_options(recipe, 'drawn') | change)
+        for change in ({}, {'num_bananas': 0})])
+
+
 def _options(recipe, source):
     if source != 'drawn':
         return {}
@@ -473,7 +490,7 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
     torch.manual_seed(seed)
     net = adapt(net or TinySSD(len(classes)), classes)
     net.sizes = recipe.sizes or net.sizes
-    net.voters = recipe.voters
+    net.judge = None  # it knew the network as it was
     net.to(device, memory_format=torch.channels_last)
     steps = num_steps(recipe, pictures)
     run = _Run(recipe, net, seed, steps, source,
@@ -553,7 +570,6 @@ def find_recipe(recipe, **changes):
                              f'{least}, is needed')
     if recipe.sizes is not None:
         check_sizes(recipe.sizes)
-    check_voters(recipe.voters)
     return recipe
 
 
@@ -692,10 +708,7 @@ class _Run:
 
     def what(self):
         """What tells this run from another."""
-        # How many votes make a score says nothing about learning.
-        recipe = dataclasses.asdict(self.recipe)
-        del recipe['voters']
-        return {**recipe, 'sizes': self.net.sizes,
+        return {**dataclasses.asdict(self.recipe), 'sizes': self.net.sizes,
                 'seed': self.seed, 'source': self.source,
                 'start': self.start, 'classes': classes_of(self.net),
                 'steps': self.steps, 'pictures': self.pictures}

@@ -64,9 +64,9 @@ def nms(boxes, scores, threshold):
     return kept
 
 
-def fuse(rows, voters, moved, threshold=0.5, least=0.01):
-    """Kept rows, each placed and scored by the boxes that are nearest to it,
-    by falling score: lists of class, score and four coordinates."""
+def vote(rows, same, threshold=0.5, least=0.01):
+    """Kept rows, each moved to the mean of the boxes that are nearest to it,
+    and for each of them its voters: pairs of IoU and row."""
     kept = [list(row) for row in rows if row[0] >= 0]
     others = [row for row in rows if row[1] >= least]
 
@@ -86,13 +86,64 @@ def fuse(rows, voters, moved, threshold=0.5, least=0.01):
                            in zip(weights, mine)) / sum(weights)
                        for k in range(2, 6)]
     kept = [kept[i] for i in nms([row[2:] for row in kept],
-                                 [row[1] for row in kept], moved)]
-    for row, mine in zip(kept, votes()):
-        best = sorted((other[1] for _, other in mine), reverse=True)
-        best = (best + [least] * voters)[:voters]
-        odds = sum(math.log(p / (1 - p)) for p in best) / voters
-        row[1] = 1 / (1 + math.exp(-odds))
+                                 [row[1] for row in kept], same)]
+    return kept, votes()
+
+
+def log_odds(p):
+    return math.log(p / (1 - p))
+
+
+def mean_of_votes(votes, voters, least=0.01):
+    """Mean log-odds of the best of a box's votes."""
+    best = sorted((other[1] for _, other in votes), reverse=True)
+    return sum(map(log_odds, (best + [least] * voters)[:voters])) / voters
+
+
+def fuse(rows, voters, same):
+    """Kept rows, each placed and scored by the boxes that are nearest to it,
+    by falling score: lists of class, score and four coordinates."""
+    kept, votes = vote(rows, same)
+    for row, mine in zip(kept, votes):
+        row[1] = 1 / (1 + math.exp(-mean_of_votes(mine, voters)))
     return sorted(kept, key=lambda row: -row[1])
+
+
+def hear(rows, voters, same, near, meet):
+    """Kept rows and what a judge is told of each, by falling score of votes:
+    lists of six numbers and of 17 more."""
+    def area(box):
+        return (box[2] - box[0]) * (box[3] - box[1])
+
+    def common(a, b):
+        return (max(0, min(a[2], b[2]) - max(a[0], b[0]))
+                * max(0, min(a[3], b[3]) - max(a[1], b[1])))
+
+    kept, votes = vote(rows, same)
+    kept = sorted(((mean_of_votes(mine, voters), row, mine)
+                   for row, mine in zip(kept, votes)), key=lambda x: -x[0])
+    told = []
+    for i, (score, row, mine) in enumerate(kept):
+        box, own = row[2:], log_odds(row[1])
+        facts = [own / 5, score / 5]
+        everyone = [(iou(box, other[2:]), other) for other in rows
+                    if other[1] >= 0.01]
+        facts += [math.log1p(sum(other[1] for o, other in some if o > least))
+                  for some in (everyone, mine) for least in near]
+        facts += [math.sqrt(area(box))]
+        surer = [(iou(box, other[2:]), votes / 5, log_odds(other[1]) / 5,
+                  math.log(area(box) / area(other[2:])))
+                 for votes, other, _ in kept[:i]]
+        surer.sort(key=lambda fact: -fact[0])
+        facts += surer[0] if surer and surer[0][0] > 0 else [0] * 4
+        both = [(common(box, other[2:]), area(other[2:]))
+                for _, other, _ in kept[:i]]
+        facts += [max((c / area(box) for c, _ in both), default=0),
+                  max((c / a for c, a in both), default=0),
+                  surer[1][0] if len(surer) > 1 else 0,
+                  sum(o > meet for o, *_ in surer)]
+        told.append([*row, *facts])
+    return told
 
 
 def hits(found, true, threshold, iou_threshold):

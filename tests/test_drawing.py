@@ -71,18 +71,20 @@ def test_split_index_seed_and_style_each_give_another_picture():
     assert len({*map(tuple, digests.values())}) == len(STYLES)
 
 
-def test_touching_is_plain_but_for_the_bananas_that_touch():
+def test_touching_is_plain_but_for_the_bananas_that_touch_and_piled_more_so():
+    styles = 'plain', 'touching', 'piled'
     for index in range(4):
         one = {digest(*draw_scene('val', index, style=style))
-               for style in ('plain', 'touching')}
+               for style in styles}
         assert len(one) == 1
-    plain, touching = (
+    plain, touching, piled = (
         sum(int((box_iou(boxes, boxes).triu(1) > 0.1).sum())
             for index in range(40)
             for boxes in [torch.tensor(draw_scene(
                 'val', index, style=style, num_bananas=4)[1])])
-        for style in ('plain', 'touching'))
+        for style in styles)
     assert touching > 1.5 * plain
+    assert piled > 1.5 * touching
 
 
 def test_plain_boxes_have_the_statistics_of_the_original_labels():

@@ -538,39 +538,6 @@ def test_the_operating_point_is_the_lowest_that_is_right_enough(
         sorted((odd / (1 + odd) for odd in moved), reverse=True), abs=1e-5)
 
 
-def test_where_votes_make_the_scores_the_point_is_met_all_the_same():
-    """A vote that is missing counts as before, so one shift is not enough."""
-    net, batches = scorer((0.9, True), (0.7, True), (0.2, False))
-    net.voters = 2  # and each score has one
-    result = set_operating_point(net, batches, 0.9)
-    assert result['precision'] == result['recall'] == 1
-    found, = d2lssd.detect_all(net, batches, voting=True)[0]
-    assert found[1, 1] == pytest.approx(0.5, abs=0.01)
-    reached = d2lssd.evaluate(net, batches, voting=True)
-    assert reached['precision'] == reached['recall_at'] == 1
-    first, = d2lssd.detect_all(net, batches)[0]  # each anchor by itself
-    odds = first[1, 1] / (1 - first[1, 1])
-    assert odds / 99 == pytest.approx(1, rel=0.05)
-    assert result['score'] == pytest.approx(
-        float((0.7 / 0.3) / (0.7 / 0.3 + odds)), abs=0.01)
-
-
-@pytest.mark.parametrize(('voters', 'precision', 'why'), [
-    (40, 0.6, 'no shift of the scores brings'),
-    (2, 0.9, 'precision 0.9: this network reaches 0.667 at most')])
-def test_a_point_that_votes_do_not_reach_leaves_the_network_alone(
-        voters, precision, why):
-    net, batches = scorer((0.9, False), (0.7, True), (0.2, True))
-    net.voters = voters
-    with torch.no_grad():
-        net.cls_0.bias += torch.tensor([0.25, 0.5]).repeat(4)
-    before = [value.clone() for value in net.parameters()]
-    with pytest.raises(ValueError, match=why):
-        set_operating_point(net, batches, precision)
-    for value, old in zip(net.parameters(), before):
-        torch.testing.assert_close(value, old)
-
-
 @pytest.mark.parametrize('scores', [
     ((0.9, False), (0.7, True)), ((0.9, True), (0.9, False)), ()])
 def test_a_precision_that_no_score_reaches_is_refused(scores):

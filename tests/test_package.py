@@ -24,9 +24,10 @@ SPEC = """
 
 # From the ground up. A file may use what stands on a lower floor.
 FLOORS = [{'boxes', 'distributed'}, {'anchors', 'plotting'},
-          {'detection', 'model'}, {'losses', 'memory', 'metrics', 'tiles'},
-          {'data'}, {'classes'}, {'evaluation'}, {'training'},
-          {'prediction', 'export'}, {'check'}, {'widgets'}, {'__main__'}]
+          {'detection', 'model'}, {'losses', 'memory', 'metrics'},
+          {'judge'}, {'tiles'}, {'data'}, {'classes'}, {'evaluation'},
+          {'training'}, {'prediction', 'export'}, {'check'}, {'widgets'},
+          {'__main__'}]
 
 
 def floor(module):

@@ -16,7 +16,6 @@ from PIL import Image
 import d2lssd
 from d2lssd.__main__ import build_parser, main
 from d2lssd.evaluation import EXAM_PICTURES
-from d2lssd.model import voters_of
 from d2lssd.prediction import SHIPPED
 
 
@@ -295,29 +294,38 @@ def test_weights_of_before_the_sizes_were_written_have_the_usual_ones(
               {'format': 'd2lssd-1', 'num_classes': '1'})
     net = d2lssd.load_weights(tmp_path / 'w.safetensors')
     assert net.sizes == d2lssd.sizes
-    assert voters_of(net) == 0
+    assert net.judge is None
 
 
-def test_how_many_votes_make_a_score_lies_beside_the_weights(tmp_path):
+def test_a_judge_lies_beside_the_weights(tmp_path):
     net = d2lssd.TinySSD(1).eval()
-    assert voters_of(net) == 0
-    net.voters = 6
+    net.judge = d2lssd.Judge()
     d2lssd.save_weights(net, tmp_path / 'w.safetensors')
-    assert d2lssd.load_weights(tmp_path / 'w.safetensors').voters == 6
+    judge = d2lssd.load_weights(tmp_path / 'w.safetensors').judge
+    assert not judge.training
+    for name, value in net.judge.state_dict().items():
+        assert torch.equal(judge.state_dict()[name], value.half().float())
 
 
-@pytest.mark.parametrize('voters', [-1, 1000, 6.0, True, '6'])
-def test_such_a_number_is_not_written(tmp_path, voters):
+@pytest.mark.parametrize('change', ['missing', 'shape', 'nan'])
+def test_half_a_judge_is_none(tmp_path, change):
+    from safetensors.torch import save_file
     net = d2lssd.TinySSD(1)
-    net.voters = voters
-    with pytest.raises(ValueError, match=f'voters = {voters}: a whole number'):
-        d2lssd.save_weights(net, tmp_path / 'w.safetensors')
-    assert not list(tmp_path.iterdir())
+    net.judge = d2lssd.Judge()
+    state = net.state_dict()
+    if change == 'missing':
+        del state['judge.2.bias']
+    elif change == 'shape':
+        state['judge.2.bias'] = torch.zeros(5)
+    else:
+        state['judge.2.bias'][3] = float('nan')
+    save_file(state, tmp_path / 'w.safetensors',
+              {'format': 'd2lssd-1', 'num_classes': '1'})
+    with pytest.raises(ValueError, match='w.safetensors: judge.2.bias'):
+        d2lssd.load_weights(tmp_path / 'w.safetensors')
 
 
 @pytest.mark.parametrize(('key', 'why', 'values'), [
-    ('voters', '.* votes make a score',
-     ['', '-1', '1.5', 'six', '01', '9' * 5000]),
     ('sizes', 'no sizes of anchors', [
         '', '7', '[[1, 1]]', '[[1]]', '[1, 1, 1, 1, 1]', 'null',
         '[' * 100_000,

@@ -6,6 +6,7 @@ from PIL import Image
 import d2lssd
 from d2lssd import tiles
 from d2lssd.data.scenery import photograph
+from d2lssd.judge import LENIENT
 from d2lssd.model import evaluating
 from d2lssd.tiles import CORNERS, boxes_of_tiles, join_tiles, tiles_of_batch
 
@@ -148,40 +149,36 @@ def test_boxes_that_meet_while_voting_are_one(monkeypatch):
                           [0, 0.3, 0.24, 0, 0.64, 1],  # IoU 0.48 with it
                           [0, 0.8, 0.60, 0, 0.99, 1],
                           [-1, 0.8, 0.14, 0, 0.54, 1]]])
-    monkeypatch.setattr(tiles, 'multibox_detection',
-                        lambda *args, **options: rows)
-    net = lambda X: (torch.zeros(1, 1, 4), torch.zeros(1, 1, 2),  # noqa: E731
-                     torch.zeros(1, 4))
-    X = torch.zeros(1, 3, 8, 8)
-    not_voted, = tiles.look(X, net)
+    monkeypatch.setattr(tiles, 'find_boxes', lambda *args, **options: rows)
+    not_voted, = tiles.look(None, None)
     assert not_voted.tolist() == rows[0, :3].tolist()
-    voted, = tiles.look(X, net, voting=True)
+    voted, = tiles.look(None, None, voting=True)
     moved = d2lssd.vote_boxes(rows[0])
     assert d2lssd.box_iou(moved[:1, 2:], moved[1:2, 2:]) > tiles.SAME
     assert voted.tolist() == moved[[0, 2]].tolist()
 
 
-def test_a_network_that_asks_for_votes_gets_them():
+def test_the_judge_of_a_network_is_asked():
     net = d2lssd.load_pretrained('plain')
-    net.voters = 3
     X = torch.from_numpy(d2lssd.draw_scene(
         'val', 7, 5, 'touching', 6)[0]).permute(2, 0, 1)[None].float()
     with evaluating(net):
         anchors, cls_preds, bbox_preds = net(X)
-        fused, = tiles.look(X, net, voting=True)
-        plain, = tiles.look(X, net)
-    rows, = d2lssd.multibox_detection(
-        cls_preds.softmax(-1).transpose(1, 2), bbox_preds, anchors)
-    expected = d2lssd.fuse_boxes(rows, 3)
+        judged, = tiles.look(X, net, voting=True)
+        alone, = tiles.look(X, net)
+        rows, = d2lssd.multibox_detection(
+            cls_preds.softmax(-1).transpose(1, 2), bbox_preds, anchors,
+            nms_threshold=LENIENT)
+        expected = d2lssd.judge_boxes(rows, net.judge)
     expected = expected[expected[:, 1] >= tiles.LEAST]
-    assert len(fused) >= 6
-    torch.testing.assert_close(fused, expected, rtol=1e-4, atol=1e-4)
+    assert len(judged) >= 6
+    torch.testing.assert_close(judged, expected, rtol=1e-4, atol=1e-4)
     # Not asked, each box speaks for itself.
-    assert not torch.equal(plain[:6], fused[:6])
-    net.voters = 0
+    assert not torch.equal(alone[:6], judged[:6])
+    net.judge = None
     with evaluating(net):
         rows, = tiles.look(X, net, voting=True)
-    assert not torch.equal(rows[:6], fused[:6])
+    assert not torch.equal(rows[:6], judged[:6])
 
 
 def test_anchors_that_see_nothing_change_nothing():
@@ -200,12 +197,12 @@ def test_anchors_that_see_nothing_change_nothing():
 
 
 @pytest.mark.parametrize('least', [0, 0.05, 0.5, 0.99])
-@pytest.mark.parametrize(('voting', 'voters'), [
-    (False, 0), (True, 0), (True, 3)])
+@pytest.mark.parametrize(('voting', 'judge'), [
+    (False, None), (True, None), (True, d2lssd.Judge())])
 def test_what_scores_less_than_what_counts_changes_nothing_else(
-        voting, voters, least):
+        voting, judge, least):
     net = d2lssd.load_pretrained()
-    net.voters = voters
+    net.judge = judge
     X = torch.stack([torch.from_numpy(d2lssd.draw_scene(
         'val', i, 5, 'wild', 4)[0]).permute(2, 0, 1).float()
         for i in range(3)])

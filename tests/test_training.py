@@ -207,28 +207,26 @@ def test_a_checkpoint_with_no_epoch_in_it_is_of_any_run(tmp_path):
     assert len(run(checkpoint=file)[1]) == SMALL['num_epochs']
 
 
-def test_a_recipe_says_how_many_votes_make_a_score(tmp_path):
-    net = d2lssd.load_pretrained('source')
-    net.voters = 9
-    for voters in 0, 4:
-        trained, _ = d2lssd.train('source', net, num_epochs=1, num_pictures=2,
-                                  voters=voters, progress=False)
-        assert trained.voters == voters
-    for voters in -1, 1000, True:
-        with pytest.raises(ValueError, match=f'voters = {voters}: a whole'):
-            find_recipe('source', voters=voters)
+def test_who_goes_on_learning_loses_the_judge_that_knew_it_before():
+    net = d2lssd.load_pretrained('plain')
+    assert net.judge
+    trained, _ = d2lssd.train('source', net, num_epochs=1, num_pictures=2,
+                              average=0.9, progress=False)
+    assert trained.judge is None
+    assert set(trained.state_dict()) == set(d2lssd.TinySSD(1).state_dict())
 
 
-def test_votes_are_no_part_of_what_is_learnt(tmp_path):
-    """A mean of the weights has them, too, and a checkpoint goes on."""
-    options = {'num_pictures': 2, 'pictures': 'plain', 'average': 0.9,
-               'progress': False, 'checkpoint': tmp_path / 'checkpoint'}
-    first, history = d2lssd.train('balanced', num_epochs=1, voters=5,
-                                  **options)
-    assert first.voters == 5
-    again, same = d2lssd.train('balanced', num_epochs=1, voters=2, **options)
-    assert again.voters == 2
-    assert same == history
+def test_pictures_for_a_judge_are_others_half_of_them_without_bananas():
+    recipe = find_recipe('plain', num_pictures=12)
+    images, labels = training.read_pictures(recipe, progress=False)
+    pictures = training.judge_pictures(recipe, count=6)
+    assert len(pictures) == 12
+    others = training.other_pictures(recipe, count=12)
+    for i, (X, Y) in enumerate(pictures):
+        assert not (i >= 6 and (Y[:, 0] >= 0).any())
+        for known in images, others.images:
+            assert not any(torch.equal(X, image.float()) for image in known)
+    assert any((Y[:, 0] >= 0).any() for _, Y in pictures)
 
 
 def test_other_pictures_are_of_the_kind_but_in_no_epoch():
@@ -276,10 +274,40 @@ def test_weights_are_kept_if_no_score_reaches_the_precision(
     assert torch.equal(d2lssd.load_weights(file).cls_0.bias, net.cls_0.bias)
 
 
-def test_the_operating_point_is_chosen_on_drawn_pictures_alone(
-        capsys, tmp_path):
-    assert main(['train', '--source', str(tmp_path), '--precision', '1']) == 2
-    assert '--precision: ' in capsys.readouterr().err
+def test_the_command_teaches_a_judge_and_notes_it(
+        monkeypatch, capsys, tmp_path):
+    history = [{'loss': 1, 'class error': 1, 'bbox mae': 1, 'seconds': 1}]
+    net = d2lssd.load_pretrained('plain')
+    net.judge = None
+    monkeypatch.setattr(training, 'train', lambda *_, **__: (net, history))
+    monkeypatch.setattr(training, 'EPOCH', 25)  # 50 pictures a minibatch
+    file = tmp_path / 'judged.safetensors'
+    command = ['train', '--recipe', 'plain', '--save', str(file), '--judge']
+    assert main([*command, '--precision', '0.9']) == 0
+    card = json.loads(file.with_suffix('.json').read_text())
+    assert card['judge']['pictures'] == 200
+    assert 0 < card['judge']['right'] < card['judge']['boxes']
+    assert card['operating point']['precision'] >= 0.9
+    again = d2lssd.load_weights(file)
+    assert again.judge
+    assert torch.equal(again.cls_0.bias, net.cls_0.bias)
+    # One that finds nothing has nothing to be judged.
+    with torch.no_grad():
+        for scale in range(5):
+            getattr(net, f'cls_{scale}').bias[0::2] += 100
+    net.judge = None
+    assert main(command) == 2
+    message = capsys.readouterr().err
+    assert '--judge: of 0 boxes on 200 pictures 0 are right' in message
+    assert str(file) in message
+    assert d2lssd.load_weights(file).judge is None
+
+
+@pytest.mark.parametrize('option', [['--precision', '1'], ['--judge']])
+def test_what_follows_on_training_takes_drawn_pictures_alone(
+        option, capsys, tmp_path):
+    assert main(['train', '--source', str(tmp_path), *option]) == 2
+    assert f'{option[0]}: ' in capsys.readouterr().err
 
 
 def test_a_run_from_other_weights_says_so(tmp_path):

@@ -49,7 +49,7 @@ SPLITS = ('train', 'val')
 PLAIN_SIDES = 34, 68
 PLAIN_BORDERS = 5, 250
 # So many places are tried in a row before a picture counts as full.
-MISSES = 60
+MISSES = 200
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ STYLES = {
         gentle=False, rough=1),
 }
 STYLES['touching'] = replace(STYLES['plain'], touch=0.3)
+STYLES['piled'] = replace(STYLES['plain'], touch=0.6)
 STYLES['odd'] = replace(STYLES['wild'], odd=0.7, photos=0.6)
 STYLES['bruised'] = replace(STYLES['odd'], bruised=0.7, stemmed=0.4)
 
@@ -109,12 +110,12 @@ def draw_scene(split, index, seed=0, style='plain', num_bananas=1):
         split: 'train' or 'val'; they share no photograph and no banana.
         index, seed: whole numbers from 0.
         style: 'plain', one size of banana in good light; 'touching', the
-            same, and some touch; 'small', half the size; 'sizes', all sizes,
-            and some touch; 'wild', all sizes, views and cameras; 'odd', the
-            same among things of no known kind; 'bruised', the same with dark
-            patches on most and long stems on some; a style of your own, a
-            ``d2lssd.data.drawing.Style``; or a tuple of these, which the
-            pictures take in turn.
+            same, and some touch; 'piled', the same, and most do; 'small', half
+            the size; 'sizes', all sizes, and some touch; 'wild', all sizes,
+            views and cameras; 'odd', the same among things of no known kind;
+            'bruised', the same with dark patches on most and long stems on
+            some; a style of your own, a ``d2lssd.data.drawing.Style``; or a
+            tuple of these, which the pictures take in turn.
         num_bananas: a number, or (low, high), both possible.
 
     Returns:
