@@ -235,7 +235,13 @@ def find_net(name):
     from d2lssd.prediction import SHIPPED, load_pretrained, load_weights
     if (SHIPPED / f'{name}.safetensors').exists() and os.sep not in name:
         return load_pretrained(name)
-    return load_weights(name)
+    try:
+        return load_weights(name)
+    except FileNotFoundError as error:
+        known = sorted(path.stem for path in SHIPPED.glob('*.safetensors'))
+        raise FileNotFoundError(
+            error.errno, 'no such file; shipped are the weights '
+            f'{", ".join(known)}', name) from error
 
 
 def run_predict(args):
@@ -379,6 +385,9 @@ def run_train(args):
         raise ValueError(f'--checkpoint {checkpoint}: the results go there; '
                          'give it another name')
     refuse_stranger(out)
+    if out.exists() and not checkpoint.exists():
+        print(f'{out}: will be replaced when the training is done; --save '
+              'names another file', file=sys.stderr)
     # What is measured at the end is read now: a fault in it costs no training.
     pictures = BananasDataset(False, args.source) if own else None
     net, history = train(recipe, net, args.source, args.seed,

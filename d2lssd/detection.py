@@ -65,8 +65,8 @@ def find_boxes(net, X, nms_threshold=0.5, pos_threshold=LEAST, most=None):
     Args:
         net: a `TinySSD`, in evaluation mode.
         X: float tensor ``(B, 3, h, w)``, 0–255, where the network is.
-        nms_threshold, pos_threshold, most: as for `multibox_detection`, but
-            for a threshold of scores below 0.01.
+        nms_threshold, pos_threshold, most: as for `multibox_detection`; a
+            `pos_threshold` below 0.01 counts as 0.01.
 
     Returns:
         Float tensor ``(B, n, 6)``, as `multibox_detection` gives it, without
@@ -129,9 +129,9 @@ def fuse_boxes(rows, voters, iou_threshold=0.5, least=0.01):
     Args:
         rows: float tensor ``(A, 6)``, what `multibox_detection` gives for one
             image.
-        voters: how many votes make a score; 'plain' has eight. Where objects
-            have many sizes, it may be too many for some: in 'wild' they would
-            cost small bananas their scores.
+        voters: how many votes make a score; the judge of 'plain' hears of
+            eight. Where objects have many sizes, that may be too many for
+            some: in 'wild' they would cost small bananas their scores.
         iou_threshold: IoU with the kept box above which a box has a vote.
         least: least score of a box that has a vote.
 
@@ -148,7 +148,7 @@ def fuse_boxes(rows, voters, iou_threshold=0.5, least=0.01):
 
 
 def vote_once(rows, same, iou_threshold=0.5, least=0.01):
-    """Move kept boxes to the mean of those that have their one vote for them.
+    """Move kept boxes to the weighted mean of their voters, of one vote each.
 
     Args:
         rows, iou_threshold, least: as for `fuse_boxes`.
@@ -156,9 +156,9 @@ def vote_once(rows, same, iou_threshold=0.5, least=0.01):
             is dropped.
 
     Returns:
-        Tuple of the kept rows ``(n, 6)``, of all rows that have a vote
+        Tuple of the kept rows ``(n, 6)``, of all rows that may vote
         ``(m, 6)``, and of the IoU ``(n, m)`` of each of these with the box
-        that it votes for, 0 with all others.
+        that it votes for, now that they have moved; 0 with all others.
     """
     kept = rows[rows[:, 0] >= 0]
     others = rows[(rows[:, 1] >= least) & rows.isfinite().all(1)]
@@ -183,8 +183,7 @@ def mean_of_votes(share, others, voters, least=0.01):
 
 
 def log_odds(scores):
-    """Logarithm of the odds of scores, those that are all but 1 as if they
-    were a millionth less."""
+    """Logarithm of the odds of scores; those above 1 - 10⁻⁶ count as that."""
     return scores.clamp(max=1 - 1e-6).logit()
 
 

@@ -14,7 +14,7 @@ from d2lssd.metrics import (
     hits,
     precision_recall_curve,
 )
-from d2lssd.model import evaluating, judge_of
+from d2lssd.model import evaluating, fitting, judge_of
 from d2lssd.tiles import join_tiles, look, tiles_of_batch
 
 # Drawn validation pictures, in numbers and with seeds of their own.
@@ -38,7 +38,7 @@ def examine(net, names=tuple(EXAMS), count=EXAM_PICTURES, progress=False,
 
     Args:
         net: a `TinySSD`.
-        names: of the exams.
+        names: of the exams, or one name.
         count: pictures an exam. Those of whole exams, of 500, are
             kept on disk, 98 MB each; others are drawn anew.
         progress: show bars.
@@ -46,7 +46,13 @@ def examine(net, names=tuple(EXAMS), count=EXAM_PICTURES, progress=False,
 
     Returns:
         dict: what `evaluate` gives, by the exam's name.
+
+    Raises:
+        ValueError: unknown name.
     """
+    names = [names] if isinstance(names, str) else names
+    if unknown := [name for name in names if name not in EXAMS]:
+        raise ValueError(f'exam {unknown[0]!r}: known are {", ".join(EXAMS)}')
     results = {}
     for name in names:
         pictures = BananasDataset(False, count=count, progress=progress,
@@ -60,8 +66,9 @@ def examine(net, names=tuple(EXAMS), count=EXAM_PICTURES, progress=False,
 def detect_all(net, data_iter, progress=False, tiles=False, voting=False):
     """Detections on all pictures, beside their labels.
 
-    As in training, memory is kept (see `keep_memory`): otherwise half of the
-    network's time goes into wiping it anew for each minibatch.
+    Pictures get the size of those that the network learnt from, if it is
+    known. As in training, memory is kept (see `keep_memory`): otherwise half
+    of the network's time goes into wiping it anew for each minibatch.
 
     Args:
         net, data_iter, progress, tiles, voting: as for `evaluate`.
@@ -77,14 +84,12 @@ def detect_all(net, data_iter, progress=False, tiles=False, voting=False):
     """
     keep_memory()
     found, true = [], []
-    device = next(net.parameters()).device
     # Twice what counts, for some may have moved to the same object.
     most = 2 * MOST * net.num_classes
     with evaluating(net):
         for X, Y in tqdm(data_iter, 'evaluating', disable=not progress):
-            check_images(X)
+            X = fitting(X, net)
             check_labels(Y)
-            X = X.to(device)
             rows = look(X, net, voting, most=most)
             if tiles:
                 nearer = zip(*(look(part, net, voting, most=most)
@@ -93,24 +98,6 @@ def detect_all(net, data_iter, progress=False, tiles=False, voting=False):
             found += [row.cpu() for row in rows]
             true += Y
     return found, true
-
-
-def check_images(X):
-    """Refuse images that no network here can have learnt from.
-
-    Args:
-        X: float tensor ``(B, 3, h, w)``, 0–255.
-
-    Raises:
-        ValueError: it is something else, or seems to be from 0 to 1.
-    """
-    what = f'images: {X.dtype} of shape {tuple(X.shape)}'
-    if not (X.ndim == 4 and X.shape[1] == 3 and len(X)
-            and X.is_floating_point()):
-        raise ValueError(f'{what}; floats (B, 3, h, w), from 0 to 255, are '
-                         'needed, as a DataLoader gives them')
-    if 0 < X.max() <= 1:
-        raise ValueError(f'{what}, up to {X.max():g}; 0 to 255 is needed')
 
 
 def evaluate(net, data_iter, threshold=0.5, progress=False, tiles=False,

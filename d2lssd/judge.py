@@ -18,7 +18,7 @@ from d2lssd.boxes import box_iou, share_inside
 from d2lssd.detection import find_boxes, log_odds, mean_of_votes, vote_once
 from d2lssd.memory import keep_memory
 from d2lssd.metrics import match_detections
-from d2lssd.model import evaluating
+from d2lssd.model import evaluating, fitting
 
 LENIENT = 0.65  # threshold of suppression: what it strikes out is lost
 SAME = 0.7  # IoU above which boxes that voting has moved are one
@@ -51,16 +51,19 @@ class Judge(nn.Sequential):
 def hear_boxes(rows):
     """What a judge is told of the boxes that lenient suppression has kept.
 
-    First each votes once, as for `fuse_boxes`, and with eight votes. Log-odds
-    are divided by 5; 17 facts are
+    First they are moved by one vote each, as for `fuse_boxes`, and of two
+    whose IoU is above 0.7 then, the one with the lower score is dropped. What
+    is left is ordered by the score of its eight best votes; classes do not
+    matter. Log-odds are divided by 5; the 17 facts are
 
     - the log-odds of its own anchor's score, and of that by votes;
     - log(1 + the scores of all boxes within an IoU of 0.6, of 0.8 and of 0.9,
       added up), and the same of its own voters alone;
     - the root of its area;
-    - of the box with more votes that it overlaps most: the IoU, both scores
-      and the log of how much smaller it is;
-    - of all with more votes: the greatest share of this box that lies in one
+    - of its rival, the box before it that it overlaps most: the IoU, the score
+      by votes, that of its own anchor, and the log of how many times the area
+      of the rival its own is;
+    - of all boxes before it: the greatest share of this box that lies in one
       of them, and the greatest share of one that lies in this box; the second
       greatest IoU, and how many it overlaps by more than 0.3.
 
@@ -70,7 +73,8 @@ def hear_boxes(rows):
 
     Returns:
         Tuple of the kept rows ``(n, 6)``, moved, by falling score of eight
-        votes, which is not in them; and of the facts ``(n, 17)``.
+        votes, with the scores of their own anchors; and of the facts
+        ``(n, 17)``.
     """
     kept, others, share = vote_once(rows, SAME)
     votes = mean_of_votes(share, others, VOTERS)
@@ -108,7 +112,9 @@ def judge_boxes(rows, judge):
         the same place, by falling score.
     """
     kept, facts = hear_boxes(rows)
-    kept[:, 1] = judge(facts.float())[:, 0].sigmoid().to(kept)
+    with torch.no_grad():
+        scores = judge(facts.to(judge[0].weight))[:, 0].sigmoid()
+    kept[:, 1] = scores.to(kept)
     return kept[kept[:, 1].argsort(descending=True, stable=True)]
 
 
@@ -137,14 +143,14 @@ def teach_judge(net, data_iter, seed=0, progress=False):
     """
     keep_memory()
     facts, right, pictures = [], [], 0
-    device = next(net.parameters()).device
     with evaluating(net):
         for X, Y in tqdm(data_iter, 'hearing', disable=not progress):
+            X = fitting(X, net)
             check_labels(Y)
-            for rows, labels in zip(find_boxes(net, X.to(device),
-                                               nms_threshold=LENIENT), Y):
-                kept, told = hear_boxes(rows.cpu())
-                facts.append(told.float())
+            found = find_boxes(net, X, nms_threshold=LENIENT)
+            for rows, labels in zip(found.cpu(), Y.cpu()):
+                kept, told = hear_boxes(rows)
+                facts.append(told)
                 right.append(match_detections(kept, labels) >= 0)
             pictures += len(X)
     if not pictures:
@@ -154,7 +160,7 @@ def teach_judge(net, data_iter, seed=0, progress=False):
         raise ValueError(f'of {len(right)} boxes on {pictures} pictures '
                          f'{right.sum()} are right: nothing to tell apart')
     net.judge, loss = _taught(facts, right.float(), seed, progress)
-    net.judge.to(device)
+    net.judge.to(next(net.parameters()).device)
     return {'pictures': pictures, 'boxes': len(right),
             'right': int(right.sum()), 'loss': loss}
 
@@ -162,7 +168,7 @@ def teach_judge(net, data_iter, seed=0, progress=False):
 def _taught(facts, right, seed, progress):
     """A judge that has learnt which boxes are right, and its loss."""
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(seed)
+        torch.random.default_generator.manual_seed(seed)
         judge = Judge()
         optimizer = torch.optim.AdamW(judge.parameters(), weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.OneCycleLR(

@@ -3,6 +3,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from d2lssd.anchors import multibox_prior
 
@@ -10,6 +11,7 @@ sizes = [[0.2, 0.272], [0.37, 0.447], [0.54, 0.619], [0.71, 0.79],
          [0.88, 0.961]]
 ratios = [[1, 2, 0.5]] * 5
 num_anchors = len(sizes[0]) + len(ratios[0]) - 1
+SIDES = 128, 2048  # least and greatest width and height of its pictures
 
 
 def cls_predictor(num_inputs, num_anchors, num_classes):
@@ -160,9 +162,11 @@ class TinySSD(nn.Module):
         num_classes: object classes, background not counted.
 
     ``net.sizes`` are those of its anchors, `sizes` at first; others may take
-    their place, five pairs relative to the image. ``net.judge``, where there
-    is one, scores boxes in place of their anchors, see `teach_judge`; what
-    the network gives is the same with it.
+    their place, five pairs relative to the image. ``net.side``, where it
+    is known, is the width and height of the pictures that it learnt from, to
+    which `detect` and `evaluate` bring others. ``net.judge``, where there is
+    one, scores boxes in place of their anchors, see `teach_judge`; what the
+    network gives is the same with it.
     """
 
     def __init__(self, num_classes):
@@ -190,6 +194,63 @@ class TinySSD(nn.Module):
 def judge_of(net):
     """The ``net.judge``, or None, where there is none."""
     return getattr(net, 'judge', None)
+
+
+def side_of(net):
+    """The ``net.side``, or None, if nobody says."""
+    return getattr(net, 'side', None)
+
+
+def fitting(X, net):
+    """Bring images to where a network is, and to the size of those that it
+    learnt from, if that is known.
+
+    Args:
+        X: float tensor ``(B, 3, h, w)``, 0–255.
+        net: a `TinySSD`.
+
+    Returns:
+        Float tensor ``(B, 3, h', w')``.
+
+    Raises:
+        ValueError: it is something else, or seems to be from 0 to 1.
+    """
+    check_images(X)
+    return enlarge(X.to(next(net.parameters()).device),
+                   side_of(net) or X.shape[-1])
+
+
+def check_images(X):
+    """Refuse images that no network here can have learnt from.
+
+    Args:
+        X: float tensor ``(B, 3, h, w)``, 0–255.
+
+    Raises:
+        ValueError: it is something else, or seems to be from 0 to 1.
+    """
+    what = f'images: {X.dtype} of shape {tuple(X.shape)}'
+    if not (X.ndim == 4 and X.shape[1] == 3 and len(X)
+            and X.is_floating_point()):
+        raise ValueError(f'{what}; floats (B, 3, h, w), from 0 to 255, are '
+                         'needed, as a DataLoader gives them')
+    if 0 < X.max() <= 1:
+        raise ValueError(f'{what}, up to {X.max():g}; 0 to 255 is needed')
+
+
+def enlarge(X, side):
+    """Enlarge square pictures; labels, being relative, stay as they are.
+
+    Args:
+        X: float tensor ``(B, 3, s, s)``.
+        side: pixels a side.
+
+    Returns:
+        Float tensor ``(B, 3, side, side)``; X itself if it has this size.
+    """
+    if X.shape[-1] == side:
+        return X
+    return F.interpolate(X, size=(side, side), mode='bilinear')
 
 
 @contextmanager

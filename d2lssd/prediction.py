@@ -24,7 +24,7 @@ from d2lssd.data.labels import checked_classes
 from d2lssd.data.pictures import SIDE, open_image, to_rgb
 from d2lssd.detection import multibox_detection
 from d2lssd.judge import Judge
-from d2lssd.model import TinySSD, check_sizes, evaluating
+from d2lssd.model import SIDES, TinySSD, check_sizes, evaluating, side_of
 from d2lssd.tiles import SURE, boxes_of_tiles, join_tiles, look
 
 SHIPPED = Path(__file__).parent / 'weights'
@@ -73,17 +73,21 @@ def read_image(picture):
         TypeError: it is none of these.
         OSError: the file cannot be opened.
     """
-    if isinstance(picture, Image.Image):
-        picture = to_rgb(picture)
-    elif isinstance(picture, (torch.Tensor, np.ndarray)):
-        picture = Image.fromarray(_pixels(picture))
-    elif isinstance(picture, (str, os.PathLike)) or hasattr(picture, 'read'):
-        picture = open_image(picture)
-    else:
-        raise TypeError(f'picture: {type(picture).__name__}; a path, a Pillow '
-                        'image, an array (h, w, 3) or a tensor (3, h, w) is '
-                        'needed')
+    picture = _opened(picture)
     return _resized(picture), picture
+
+
+def _opened(picture):
+    """A picture of any kind as a Pillow image; see `read_image`."""
+    if isinstance(picture, Image.Image):
+        return to_rgb(picture)
+    if isinstance(picture, (torch.Tensor, np.ndarray)):
+        return Image.fromarray(_pixels(picture))
+    if isinstance(picture, (str, os.PathLike)) or hasattr(picture, 'read'):
+        return open_image(picture)
+    raise TypeError(f'picture: {type(picture).__name__}; a path, a Pillow '
+                    'image, an array (h, w, 3) or a tensor (3, h, w) is '
+                    'needed')
 
 
 def _pixels(values):
@@ -113,9 +117,9 @@ def _pixels(values):
     return values.clip(0, 255).astype(np.uint8)
 
 
-def _resized(picture, box=None):
+def _resized(picture, box=None, side=SIDE):
     """A picture, or a box of it, as the network takes it."""
-    small = picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box,
+    small = picture.resize((side, side), Image.Resampling.BILINEAR, box,
                            reducing_gap=3)
     return torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float()
 
@@ -154,12 +158,10 @@ def detect(picture, net=None, threshold=0.5, classes=None, tiles=True,
     if len(classes) != net.num_classes:
         raise ValueError(f'classes = {classes}: {len(classes)} names, and the '
                          f'network has {net.num_classes} classes')
-    X, picture = read_image(picture)
+    picture = _opened(picture)
     device = next(net.parameters()).device
-    views = [X]
-    if tiles:
-        views += [_resized(picture, box)
-                  for box in boxes_of_tiles(*picture.size)]
+    boxes = [None, *boxes_of_tiles(*picture.size)] if tiles else [None]
+    views = [_resized(picture, box, side_of(net) or SIDE) for box in boxes]
     with evaluating(net):
         rows, *parts = (look(view.to(device), net, voting,
                              min(threshold, SURE))[0] for view in views)
@@ -277,11 +279,13 @@ def save_weights(net, path, card=None):
         if value.is_floating_point():
             half = value.half()
             state[name] = half if half.isfinite().all() else value.float()
+    header = {'format': 'd2lssd-1', 'num_classes': str(net.num_classes),
+              'classes': json.dumps(classes_of(net)),
+              'sizes': json.dumps(net.sizes)}
+    if side_of(net):
+        header['side'] = str(net.side)
     with replacing(path) as temporary:
-        save_file(state, temporary, {'format': 'd2lssd-1',
-                                     'num_classes': str(net.num_classes),
-                                     'classes': json.dumps(classes_of(net)),
-                                     'sizes': json.dumps(net.sizes)})
+        save_file(state, temporary, header)
     if card is not None:
         card = {**card, 'classes': classes_of(net), 'crc32': checksum(state)}
         with replacing(path.with_suffix('.json')) as temporary:
@@ -370,6 +374,7 @@ def load_weights(path):
     net = _network(count, judged)
     net.classes = _names(path, header, net)
     net.sizes = _sizes(path, header, net)
+    net.side = _side(path, header)
     net.load_state_dict({name: value.float() if value.is_floating_point()
                          else value for name, value in state.items()})
     # As in training: predicting takes a third less time so.
@@ -410,6 +415,20 @@ def _sizes(path, header, net):
         raise ValueError(f'{path}: its header has no sizes of anchors '
                          f'({error})') from error
     return sizes
+
+
+def _side(path, header):
+    """Width and height of what the network learnt from, in the header of a
+    weights file; None where it does not say."""
+    side = header.get('side')
+    if side is None:
+        return None
+    if not (re.fullmatch('[1-9][0-9]{2,3}', side)
+            and SIDES[0] <= int(side) <= SIDES[1]):
+        raise ValueError(f'{path}: its header says that it learnt from '
+                         f'pictures {side[:60]!r} pixels wide; a whole number '
+                         f'from {SIDES[0]} to {SIDES[1]} is needed')
+    return int(side)
 
 
 def save_picture(picture, detections, path):

@@ -46,7 +46,7 @@ def look(X, net, voting=False, least=LEAST, most=None):
     if judge:  # which changes the scores
         found = find_boxes(net, X, LENIENT, most=most)
         judged = (judge_boxes(rows, judge) for rows in found)
-        return [rows[rows[:, 1] >= least] for rows in judged]
+        return [rows[rows[:, 1] >= max(least, LEAST)] for rows in judged]
     found = find_boxes(net, X, pos_threshold=least, most=most)
     if not voting:
         return [rows[rows[:, 0] >= 0] for rows in found]

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import ConcatDataset, DataLoader
 from tqdm.auto import tqdm
@@ -28,7 +27,7 @@ from d2lssd.data.labels import some
 from d2lssd.evaluation import evaluate
 from d2lssd.losses import balanced_loss, calc_loss
 from d2lssd.memory import keep_memory, sparing
-from d2lssd.model import TinySSD, check_sizes, sizes
+from d2lssd.model import SIDES, TinySSD, check_sizes, enlarge, sizes
 
 
 class Timer:
@@ -138,7 +137,8 @@ class Recipe:
         num_pictures: how many drawn pictures, if they are seen again; of a
             multiple of a thousand, each epoch takes the next thousand. None
             for 1000. Of another source all are taken.
-        side: pixels a side to which pictures are enlarged.
+        side: pixels a side to which pictures are enlarged, as they are then
+            for the network whenever it is used.
         num_bananas: on a drawn picture, a number or (low, high).
         flips: mirror and turn half of the pictures.
         sizes: of the anchors, as in `sizes`; None for those of the network.
@@ -225,6 +225,23 @@ NOTED = {'start': 'this run started from other weights, or those given have '
          'pictures': 'its pictures or labels have changed since this run was '
                      'stopped'}
 CHECKPOINT = {'format': 'd2lssd-checkpoint-1'}
+# What the fields of a recipe may be.
+CHOICES = {'loss': ('mean', 'balanced', 'focal'),
+           'optimizer': ('sgd', 'adamw'),
+           'schedule': ('constant', 'one-cycle'),
+           'flips': (True, False), 'bfloat16': (True, False)}
+COUNT = int, lambda n: n >= 1, 'a whole number, at least 1,'
+REAL = int, float
+ABOVE = REAL, lambda x: 0 < x < math.inf, 'a number above 0'
+FROM = REAL, lambda x: 0 <= x < math.inf, 'a number, at least 0,'
+NUMBERS = {
+    'num_epochs': COUNT, 'batch_size': COUNT, 'num_pictures': COUNT,
+    'side': (int, lambda n: SIDES[0] <= n <= SIDES[1],
+             f'a whole number from {SIDES[0]} to {SIDES[1]}'),
+    'lr': ABOVE, 'sigma': ABOVE, 'negative_ratio': FROM, 'gamma': FROM,
+    'bbox_weight': FROM, 'balance': FROM, 'weight_decay': FROM,
+    'average': (REAL, lambda x: 0 < x < 1, 'a number between 0 and 1')}
+OPTIONAL = 'num_pictures', 'sigma', 'average'  # may be None
 
 
 # Pictures that no epoch repeats: their styles, in turn.
@@ -274,21 +291,6 @@ def draw_batches(recipe, epoch, seed=0):
             yield (torch.from_numpy(X).float(),
                    torch.from_numpy(pad_labels(boxes[:len(part)])))
             del boxes[:len(part)]
-
-
-def enlarge(X, side):
-    """Enlarge square pictures; labels, being relative, stay as they are.
-
-    Args:
-        X: float tensor ``(B, 3, s, s)``.
-        side: pixels a side.
-
-    Returns:
-        Float tensor ``(B, 3, side, side)``; X itself if it has this size.
-    """
-    if X.shape[-1] == side:
-        return X
-    return F.interpolate(X, size=(side, side), mode='bilinear')
 
 
 def flip(X, Y):
@@ -490,6 +492,7 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
     torch.manual_seed(seed)
     net = adapt(net or TinySSD(len(classes)), classes)
     net.sizes = recipe.sizes or net.sizes
+    net.side = recipe.side
     net.judge = None  # it knew the network as it was
     net.to(device, memory_format=torch.channels_last)
     steps = num_steps(recipe, pictures)
@@ -522,8 +525,7 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
             for epoch in epochs:
                 run.one_epoch(epoch, device, bar)
                 if validate:
-                    run.history[-1] |= evaluate(run.result(), (
-                        (enlarge(X, recipe.side), Y) for X, Y in validation))
+                    run.history[-1] |= evaluate(run.result(), validation)
                 if checkpoint and distributed.rank() == 0:
                     run.save(checkpoint)
         except KeyboardInterrupt:
@@ -552,22 +554,19 @@ def find_recipe(recipe, **changes):
         raise ValueError(f'a recipe has no {", ".join(sorted(unknown))}; it '
                          f'has {", ".join(sorted(known))}')
     recipe = dataclasses.replace(recipe, **changes)
-    choices = {'loss': ('mean', 'balanced', 'focal'),
-               'optimizer': ('sgd', 'adamw'),
-               'schedule': ('constant', 'one-cycle'),
-               'pictures': (*AGAIN, *FRESH)}
+    choices = CHOICES | {'pictures': (*AGAIN, *FRESH)}
     for name, values in choices.items():
-        if getattr(recipe, name) not in values:
-            raise ValueError(f'{name} = {getattr(recipe, name)!r}: known are '
-                             f'{", ".join(values)}')
-    numbers = {'num_epochs': 1, 'batch_size': 1, 'side': 128}
-    if recipe.num_pictures is not None:
-        numbers['num_pictures'] = 1
-    for name, least in numbers.items():
         value = getattr(recipe, name)
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f'{name} = {value!r}: a whole number, at least '
-                             f'{least}, is needed')
+        if not isinstance(value, (str, bool)) or value not in values:
+            raise ValueError(f'{name} = {value!r}: known are '
+                             f'{", ".join(map(str, values))}')
+    for name, (kind, fits, needed) in NUMBERS.items():
+        value = getattr(recipe, name)
+        if value is None and name in OPTIONAL:
+            continue
+        if isinstance(value, bool) or not isinstance(value, kind) or (
+                not fits(value)):
+            raise ValueError(f'{name} = {value!r}: {needed} is needed')
     if recipe.sizes is not None:
         check_sizes(recipe.sizes)
     return recipe

@@ -244,6 +244,26 @@ def test_a_bad_row_is_named_by_file_line_and_value(tmp_path, row, words):
     assert all(word in problem.text for word in words), problem.text
 
 
+def test_the_folder_around_the_pictures_is_asked_for(tmp_path):
+    make(tmp_path, 'a.png,0,0,0,9,9\n')
+    problem = problem_of(tmp_path / 'images')
+    assert str(problem) == (f"{tmp_path / 'images'}: holds the pictures alone;"
+                            f' give the folder around it, {tmp_path}')
+
+
+def test_a_size_in_the_table_must_be_that_of_the_picture(tmp_path):
+    heading = 'img_name,width,height,label,xmin,ymin,xmax,ymax\n'
+    make(tmp_path, 'a.png,100,50,0,0,0,9,9\nb.png,,,0,0,0,9,9\n',
+         heading=heading)
+    assert check_folder(tmp_path) == []
+    make(tmp_path, 'a.png,100,50,0,0,0,9,9\nb.png,200.0,100,0,0,0,9,9\n',
+         heading=heading)
+    problem = problem_of(tmp_path)
+    assert (problem.file, problem.line) == (str(tmp_path / 'label.csv'), 3)
+    assert problem.text.startswith(
+        'width 200, height 100: b.png is 100 by 50 pixels')
+
+
 def test_a_class_beyond_the_given_ones_is_named(tmp_path):
     make(tmp_path, 'a.png,0,0,0,9,9\nb.png,1,0,0,9,9\n')
     problem = problem_of(tmp_path, classes=['banana'])

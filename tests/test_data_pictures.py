@@ -83,6 +83,13 @@ def test_sixteen_bits_are_scaled_and_not_clipped(kind):
     assert np.asarray(image)[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
+@pytest.mark.parametrize('top', [255, 4095])
+def test_fewer_bits_kept_in_sixteen_are_no_night(top):
+    values = np.array([[0, top // 2, top]], np.uint16)
+    pixels = np.asarray(open_image(saved(Image.fromarray(values), 'PNG')))
+    assert pixels[0, :, 0].tolist() == pytest.approx([0, 127, 255], abs=1)
+
+
 def test_big_endian_sixteen_bits_are_read_alike():
     file = io.BytesIO(b'P5 2 1 65535\n' + struct.pack('>2H', 256, 65535))
     assert np.asarray(open_image(file))[0, :, 0].tolist() == [1, 255]

@@ -173,7 +173,7 @@ def test_a_garbled_weights_file_is_a_network_or_a_value_error(tmp_path, data):
 
 @FEW
 @given(header=st.dictionaries(
-    st.sampled_from(['format', 'num_classes', 'classes', 'sizes']),
+    st.sampled_from(['format', 'num_classes', 'classes', 'sizes', 'side']),
     st.sampled_from(['d2lssd-1', 'd2lssd-2', '1', '2', '-1', '²', '9999',
                      '9' * 5000, '["a"]', '[1]', '{"a": 1}', '[' * 10**5])
     | st.text()))

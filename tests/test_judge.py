@@ -231,3 +231,15 @@ def test_the_operating_point_of_a_judge_is_moved_and_nothing_else(taught):
     assert reached['recall_at'] == pytest.approx(point['recall'], abs=0.003)
     for name, value in anchors.items():
         assert torch.equal(net.state_dict()[name], value)
+
+
+def test_a_judge_hears_of_pictures_as_large_as_the_network_learnt_from():
+    net = d2lssd.load_pretrained('plain')
+    X, Y = pictures(20, 5, 408)[:]
+    small = d2lssd.teach_judge(net, [(X, Y)])
+    net.side = 256
+    large = torch.nn.functional.interpolate(X, scale_factor=2, mode='bilinear')
+    same = d2lssd.teach_judge(net, [(large, Y)])
+    assert same['right'] > 0.9 * small['right']
+    with pytest.raises(ValueError, match='up to 1; 0 to 255 is needed'):
+        d2lssd.teach_judge(net, [(X / 255, Y)])

@@ -488,6 +488,14 @@ def test_an_evaluation_at_a_score_that_nothing_reaches_has_no_precision():
     assert scores['false_alarms'] == 0
 
 
+def test_an_exam_is_one_of_those_that_there_are():
+    net = d2lssd.load_pretrained('source')
+    with pytest.raises(ValueError, match="exam 'finals': known are one bana"):
+        d2lssd.examine(net, ['one banana', 'finals'])
+    alone = d2lssd.examine(net, 'one banana', count=2)
+    assert alone == d2lssd.examine(net, ['one banana'], count=2)
+
+
 # The operating point.
 
 class Scorer(d2lssd.TinySSD):

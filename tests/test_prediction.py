@@ -325,7 +325,19 @@ def test_half_a_judge_is_none(tmp_path, change):
         d2lssd.load_weights(tmp_path / 'w.safetensors')
 
 
+def test_whose_pictures_were_of_unknown_size_takes_them_as_they_are(tmp_path):
+    net = d2lssd.TinySSD(1)
+    d2lssd.save_weights(net, tmp_path / 'w.safetensors')
+    assert d2lssd.load_weights(tmp_path / 'w.safetensors').side is None
+    assert d2lssd.load_pretrained().side is None
+    net.side = 384
+    d2lssd.save_weights(net, tmp_path / 'w.safetensors')
+    assert d2lssd.load_weights(tmp_path / 'w.safetensors').side == 384
+
+
 @pytest.mark.parametrize(('key', 'why', 'values'), [
+    ('side', 'it learnt from pictures .* wide',
+     ['', '-256', '256.0', 'wide', '0256', '127', '2049', '9' * 5000]),
     ('sizes', 'no sizes of anchors', [
         '', '7', '[[1, 1]]', '[[1]]', '[1, 1, 1, 1, 1]', 'null',
         '[' * 100_000,
@@ -692,6 +704,13 @@ def test_bad_usage_ends_with_2_and_says_why(arguments, capsys):
         status = stop.code
     assert status == 2
     assert capsys.readouterr().err.strip()
+
+
+def test_who_mistypes_the_name_of_weights_is_told_those_that_there_are(capsys):
+    assert main(['predict', 'x.png', '--weights', 'wilde']) == 2
+    assert capsys.readouterr().err == (
+        'd2lssd: wilde: no such file; shipped are the weights balanced, plain,'
+        ' source, wild\n')
 
 
 def test_the_module_runs_as_a_command():

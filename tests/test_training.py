@@ -3,6 +3,7 @@ import json
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -51,13 +52,31 @@ def test_an_unknown_recipe_is_refused_with_those_that_are_known():
 @pytest.mark.parametrize(('change', 'words'), [
     ({'epochs': 3}, 'no epochs; it has average, balance, batch_size'),
     ({'loss': 'least'}, "loss = 'least': known are mean, balanced, focal"),
-    ({'side': 64}, 'side = 64: a whole number, at least 128'),
+    ({'pictures': 'mild'}, "pictures = 'mild': known are plain, small, "),
+    ({'flips': 'no'}, "flips = 'no': known are True, False"),
+    ({'loss': []}, r'loss = \[\]: known are mean'),
+    ({'side': 64}, 'side = 64: a whole number from 128 to 2048'),
+    ({'side': 10**6}, 'side = 1000000: a whole number from 128 to 2048'),
     ({'batch_size': 0}, 'batch_size = 0: a whole number, at least 1'),
+    ({'batch_size': True}, 'batch_size = True: a whole number, at least 1'),
     ({'num_epochs': 1.5}, 'num_epochs = 1.5: a whole number'),
+    ({'num_pictures': 0}, 'num_pictures = 0: a whole number, at least 1'),
+    ({'lr': 0}, 'lr = 0: a number above 0 is needed'),
+    ({'lr': float('nan')}, 'lr = nan: a number above 0 is needed'),
+    ({'lr': '1e-3'}, "lr = '1e-3': a number above 0 is needed"),
+    ({'sigma': 0}, 'sigma = 0: a number above 0 is needed'),
+    ({'gamma': -1}, 'gamma = -1: a number, at least 0, is needed'),
+    ({'weight_decay': None}, 'weight_decay = None: a number, at least 0,'),
+    ({'average': 1}, 'average = 1: a number between 0 and 1 is needed'),
 ])
 def test_a_change_that_no_recipe_has_is_refused(change, words):
     with pytest.raises(ValueError, match=words):
         find_recipe('source', **change)
+
+
+def test_all_recipes_and_none_where_it_means_none_are_taken():
+    for recipe in d2lssd.RECIPES:
+        find_recipe(recipe, sigma=None, average=None, num_pictures=None)
 
 
 def test_the_source_recipe_is_the_one_of_the_source():
@@ -303,6 +322,20 @@ def test_the_command_teaches_a_judge_and_notes_it(
     assert d2lssd.load_weights(file).judge is None
 
 
+def test_a_training_says_beforehand_which_weights_it_will_replace(
+        monkeypatch, capsys, tmp_path):
+    history = [{'loss': 1, 'class error': 1, 'bbox mae': 1, 'seconds': 1}]
+    net = d2lssd.load_pretrained('source')
+    monkeypatch.setattr(training, 'train', lambda *_, **__: (net, history))
+    file = tmp_path / 'w.safetensors'
+    said = []
+    for _ in range(2):
+        assert main(['train', '--save', str(file)]) == 0
+        said.append(capsys.readouterr().err)
+    assert said == ['', f'{file}: will be replaced when the training is done; '
+                    '--save names another file\n']
+
+
 @pytest.mark.parametrize('option', [['--precision', '1'], ['--judge']])
 def test_what_follows_on_training_takes_drawn_pictures_alone(
         option, capsys, tmp_path):
@@ -448,12 +481,23 @@ def test_fresh_pictures_come_in_the_styles_that_were_asked_for():
     assert both.max() > 80
 
 
-def test_enlarged_pictures_reach_the_network_at_that_size(monkeypatch):
+def test_enlarged_pictures_reach_the_network_at_that_size(
+        monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr(
         d2lssd.TinySSD, 'forward', watch(d2lssd.TinySSD.forward, seen))
-    run(num_epochs=1, side=128, validate=True)
+    net, _ = run(num_epochs=1, side=128, validate=True)
     assert set(seen) == {(128, 128)}
+    # And whenever it is used, also when it was saved.
+    file = tmp_path / 'small.safetensors'
+    d2lssd.save_weights(net, file)
+    for one in net, d2lssd.load_weights(file):
+        d2lssd.detect(np.zeros((40, 60, 3), np.uint8), one)
+        d2lssd.evaluate(one, [(torch.zeros(1, 3, 256, 256),
+                               -torch.ones(1, 1, 5))], tiles=True)
+    assert set(seen) == {(128, 128)}
+    run(num_epochs=1, net=net)
+    assert net.side == 256
     picture = torch.arange(3.0).reshape(1, 3, 1, 1).expand(1, 3, 4, 4)
     large = training.enlarge(picture, 8)
     assert large.shape == (1, 3, 8, 8)

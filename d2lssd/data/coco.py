@@ -146,7 +146,7 @@ def _image(part, path, image, present, seen, strange):
     part.rows[name] = []
     size = tuple(image.get(side) for side in ('width', 'height'))
     if None not in size:
-        part.sizes[name] = size, path
+        part.sizes[name] = size, path, 0
     return name
 
 

@@ -267,6 +267,11 @@ def _read_part(folder):
         part.complain('is a file; a folder is needed' if folder.exists()
                       else f'there is no such folder{_other_name(folder)}')
         return part
+    if folder.name == 'images' and any(
+            (folder.parent / reader.NAME).is_file() for reader in READERS):
+        part.complain('holds the pictures alone; give the folder around it, '
+                      f'{folder.parent}')
+        return part
     images = folder / 'images'
     beside, _ = _names_in(part, folder)
     loose = [name for name in beside if is_picture_name(name)]
@@ -449,11 +454,11 @@ def _square(part, name):
         part.problems.append(Problem(str(picture), 0,
                                      f'cannot be read ({error})'))
         return None, (1, 1)
-    stated, path = part.sizes.get(name, (image.size, ''))
+    stated, path, line = part.sizes.get(name, (image.size, '', 0))
     if stated != image.size:
         part.complain(f'width {stated[0]!r}, height {stated[1]!r}: {name} is '
                       f'{image.width} by {image.height} pixels as one sees '
-                      'it, and its boxes must be too', path=path)
+                      'it, and its boxes must be too', line, path)
     for row in part.rows[name]:
         part.check_box(name, row, image.size)
     return to_square(image), image.size

@@ -63,7 +63,7 @@ class Part:
     folder: object
     reader: object = None  # the module that read it
     rows: dict = field(default_factory=dict)  # picture name -> list of Row
-    sizes: dict = field(default_factory=dict)  # name -> (size, path), if said
+    sizes: dict = field(default_factory=dict)  # name -> size, path, line
     numbers: dict = field(default_factory=dict)  # class -> number or None
     problems: list = field(default_factory=list)
     notes: list = field(default_factory=list)

@@ -23,8 +23,9 @@ _quietly = threading.Lock()  # filters of warnings belong to all threads
 def open_image(path_or_file, name=None):
     """Open a picture the way a person would see it.
 
-    Turned as its EXIF data say; 16 bits scaled to 8; transparent parts on
-    white; of an animation, the first frame.
+    Turned as its EXIF data say; 16 bits scaled to 8, as if they were 12 or 8
+    where none of its values needs more; transparent parts on white; of an
+    animation, the first frame.
 
     Args:
         path_or_file: a path, or a binary file open for reading.
@@ -109,7 +110,8 @@ def _eight_bits(values, name):
     whole = values.dtype.kind in 'iu'
     values = values.astype(np.float64)
     low, high = values.min(), values.max()
-    tops = [65535] if whole else [1, 255, 65535]
+    # Of 16 bits, many cameras and tools fill but 12 or 8.
+    tops = [255, 4095, 65535] if whole else [1, 255, 65535]
     # A NaN fails both comparisons.
     top = next((top for top in tops if low >= 0 and high <= top), None)
     if top is None:

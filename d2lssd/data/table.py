@@ -7,7 +7,8 @@ The columns are those of the original banana archive::
 
 A picture with several objects has several rows. One with none has a row with
 nothing after its name, or no row at all. Classes are whole numbers from 0, or
-names.
+names. Width and height, if there are columns for both, must be those of the
+picture; other columns are left out.
 """
 import csv
 import io
@@ -27,6 +28,7 @@ NAME = 'label.csv'
 NAMED = False  # classes may be numbers
 CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
 COLUMNS = ('img_name', 'label', *CORNERS)
+SIZE = ('width', 'height')  # of the picture: need not be there
 
 
 def read(part, data, present):
@@ -70,7 +72,8 @@ def _heading(part, line, fields):
         part.complain(f'column {", ".join(twice)} appears twice', line)
     if missing or twice:
         return None
-    return {name: names.index(name) for name in COLUMNS}
+    return {name: names.index(name) for name in COLUMNS + SIZE
+            if name in names}
 
 
 def _read_row(part, line, row, present):
@@ -81,6 +84,10 @@ def _read_row(part, line, row, present):
         part.complain(wrong_name('img_name', text.strip(), present), line)
         return
     part.rows.setdefault(name, [])
+    size = [number(row.get(side, '')) for side in SIZE]
+    if None not in size:
+        size = tuple(int(n) if n.is_integer() else n for n in size)
+        part.sizes.setdefault(name, (size, '', line))
     label = nfc(row['label'].strip())
     texts = [row[corner].strip() for corner in CORNERS]
     if not label and not any(texts):
