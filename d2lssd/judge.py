@@ -21,6 +21,7 @@ from d2lssd.metrics import match_detections
 from d2lssd.model import evaluating, fitting
 
 LENIENT = 0.65  # threshold of suppression: what it strikes out is lost
+HEARD = 200  # boxes of an image: some networks find something everywhere
 SAME = 0.7  # IoU above which boxes that voting has moved are one
 VOTERS = 8
 NEAR = 0.6, 0.8, 0.9  # IoU with boxes that may have seen the same
@@ -147,7 +148,7 @@ def teach_judge(net, data_iter, seed=0, progress=False):
         for X, Y in tqdm(data_iter, 'hearing', disable=not progress):
             X = fitting(X, net)
             check_labels(Y)
-            found = find_boxes(net, X, nms_threshold=LENIENT)
+            found = find_boxes(net, X, LENIENT, most=HEARD)
             for rows, labels in zip(found.cpu(), Y.cpu()):
                 kept, told = hear_boxes(rows)
                 facts.append(told)

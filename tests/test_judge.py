@@ -14,6 +14,7 @@ from d2lssd import judge as judging
 from d2lssd.evaluation import set_operating_point
 
 quick = settings(max_examples=40)
+hear_boxes = judging.hear_boxes
 
 
 def facts_of(rows):
@@ -127,6 +128,20 @@ def test_judged_boxes_keep_class_and_place_and_fall_in_score():
     assert torch.equal(judged[:, 1], expected[order])
     assert torch.equal(judged[:, [0, 2, 3, 4, 5]],
                        kept[order][:, [0, 2, 3, 4, 5]])
+
+
+def test_of_boxes_everywhere_only_the_best_are_heard(monkeypatch):
+    """A network that calls nothing background would keep a judge for long."""
+    net = d2lssd.TinySSD(1).eval()
+    told = []
+    monkeypatch.setattr(judging, 'hear_boxes', lambda rows: told.append(
+        int((rows[:, 0] >= 0).sum())) or hear_boxes(rows))
+    with pytest.raises(ValueError, match='0 are right'):
+        d2lssd.teach_judge(net, [(torch.rand(2, 3, 256, 256) * 255,
+                                  -torch.ones(2, 1, 5))])
+    net.judge = d2lssd.Judge()
+    d2lssd.detect(torch.rand(3, 256, 256) * 255, net, tiles=False)
+    assert told == [judging.HEARD] * 3
 
 
 # Teaching one.
