@@ -137,8 +137,8 @@ class Recipe:
         num_pictures: how many drawn pictures, if they are seen again; of a
             multiple of a thousand, each epoch takes the next thousand. None
             for 1000. Of another source all are taken.
-        side: pixels a side to which pictures are enlarged, as they are then
-            for the network whenever it is used.
+        side: pixels a side to which pictures are enlarged, in training and
+            whenever the network is used.
         num_bananas: on a drawn picture, a number or (low, high).
         flips: mirror and turn half of the pictures.
         sizes: of the anchors, as in `sizes`; None for those of the network.

@@ -64,6 +64,21 @@ def nms(boxes, scores, threshold):
     return kept
 
 
+def crowded_rows(seed, count, threshold):
+    """Random boxes, many of which overlap, as `multibox_detection` gives them,
+    float64 tensor ``(count, 6)``; what is kept, loops say, too."""
+    import torch
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.rand(count, 2, generator=generator).mul(0.5)
+    size = 0.2 + 0.3 * torch.rand(count, 2, generator=generator)
+    score = torch.rand(count, generator=generator).mul(0.98)
+    boxes = torch.cat([corner, corner + size], 1).double()
+    score, order = score.double().sort(descending=True)
+    boxes, label = boxes[order], -torch.ones(count, 1).double()
+    label[nms(boxes.tolist(), score.tolist(), threshold)] = 0
+    return torch.cat([label, score[:, None], boxes], 1)
+
+
 def vote(rows, same, threshold=0.5, least=0.01):
     """Kept rows, each moved to the mean of the boxes that are nearest to it,
     and for each of them its voters: pairs of IoU and row."""

@@ -474,16 +474,7 @@ def test_votes_tell_a_second_object_from_a_double():
 @given(seed=st.integers(0, 2**32 - 1), voters=st.integers(1, 9),
        count=st.integers(1, 40))
 def test_fusing_is_what_loops_in_double_precision_say(seed, voters, count):
-    generator = torch.Generator().manual_seed(seed)
-    corner = torch.rand(count, 2, generator=generator).mul(0.5)
-    size = 0.2 + 0.3 * torch.rand(count, 2, generator=generator)
-    score = torch.rand(count, generator=generator).mul(0.98)
-    boxes = torch.cat([corner, corner + size], 1)
-    score, order = score.sort(descending=True)
-    kept = torch.zeros(count, dtype=torch.bool)
-    kept[d2lssd.nms(boxes[order], score, 0.5)] = True
-    rows = torch.cat([kept[:, None].float() - 1, score[:, None],
-                      boxes[order]], 1).double()
+    rows = slow.crowded_rows(seed, count, 0.5)
     slowly = slow.fuse(rows.tolist(), voters, detection.MOVED)
     torch.testing.assert_close(d2lssd.fuse_boxes(rows, voters),
                                torch.tensor(slowly, dtype=torch.float64))

@@ -73,16 +73,7 @@ def test_who_has_fewer_votes_is_compared_with_who_has_more():
 @quick
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 30))
 def test_a_judge_is_told_what_loops_in_double_precision_say(seed, count):
-    generator = torch.Generator().manual_seed(seed)
-    corner = torch.rand(count, 2, generator=generator).mul(0.5)
-    size = 0.2 + 0.3 * torch.rand(count, 2, generator=generator)
-    score = torch.rand(count, generator=generator).mul(0.98)
-    boxes = torch.cat([corner, corner + size], 1)
-    score, order = score.sort(descending=True)
-    kept = torch.zeros(count, dtype=torch.bool)
-    kept[d2lssd.nms(boxes[order], score, judging.LENIENT)] = True
-    rows = torch.cat([kept[:, None].float() - 1, score[:, None],
-                      boxes[order]], 1).double()
+    rows = slow.crowded_rows(seed, count, judging.LENIENT)
     kept, facts = d2lssd.hear_boxes(rows)
     slowly = slow.hear(rows.tolist(), judging.VOTERS, judging.SAME,
                        judging.NEAR, judging.MEET)
