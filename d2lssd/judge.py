@@ -139,15 +139,16 @@ def teach_judge(net, data_iter, seed=0, progress=False):
         ``'right'``, and the ``'loss'``, cross-entropy, over the last epoch.
 
     Raises:
-        ValueError: no pictures; labels that are none; of all boxes none is
-            right, or none is wrong. The network keeps the judge that it had.
+        ValueError: no pictures; labels that are none, or of a class that the
+            network lacks; of all boxes none is right, or none is wrong. The
+            network keeps the judge that it had.
     """
     keep_memory()
     facts, right, pictures = [], [], 0
     with evaluating(net):
         for X, Y in tqdm(data_iter, 'hearing', disable=not progress):
             X = fitting(X, net)
-            check_labels(Y)
+            check_labels(Y, net.num_classes)
             found = find_boxes(net, X, LENIENT, most=HEARD)
             for rows, labels in zip(found.cpu(), Y.cpu()):
                 kept, told = hear_boxes(rows)

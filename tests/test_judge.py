@@ -206,9 +206,11 @@ def test_who_hears_of_nothing_right_learns_nothing():
     net = d2lssd.load_pretrained('plain')
     before = net.judge
     X, Y = pictures(4, 3, 406)[:]
+    other = torch.where(Y[..., :1] == 0, Y + torch.tensor([3, 0, 0, 0, 0]), Y)
     for batches, why in [
             ([], 'no pictures to learn from'),
             ([(X, -torch.ones_like(Y))], '0 are right: nothing to tell apart'),
+            ([(X, other)], 'class 3 is not a whole number below 1'),
             ([(X, Y * 9)], 'box outside')]:
         with pytest.raises(ValueError, match=why):
             d2lssd.teach_judge(net, batches)
