@@ -345,7 +345,7 @@ def run_train(args):
     from torch.utils.data import DataLoader
 
     from d2lssd.data import BananasDataset
-    from d2lssd.distributed import rank
+    from d2lssd.distributed import on_this_machine, rank
     from d2lssd.evaluation import set_operating_point
     from d2lssd.judge import teach_judge
     from d2lssd.prediction import (
@@ -385,7 +385,8 @@ def run_train(args):
         raise ValueError(f'--checkpoint {checkpoint}: the results go there; '
                          'give it another name')
     refuse_stranger(out)
-    if out.exists() and not checkpoint.exists():
+    _, place = on_this_machine()
+    if out.exists() and not checkpoint.exists() and place == 0:
         print(f'{out}: will be replaced when the training is done; --save '
               'names another file', file=sys.stderr)
     # What is measured at the end is read now: a fault in it costs no training.

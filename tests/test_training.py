@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import d2lssd
-from d2lssd import evaluation, training
+from d2lssd import distributed, evaluation, training
 from d2lssd.__main__ import main
 from d2lssd.data import drawn
 from d2lssd.data.files import load_state, save_state
@@ -329,11 +329,13 @@ def test_a_training_says_beforehand_which_weights_it_will_replace(
     monkeypatch.setattr(training, 'train', lambda *_, **__: (net, history))
     file = tmp_path / 'w.safetensors'
     said = []
-    for _ in range(2):
+    for place in 0, 0, 1:  # of this process, were it one of two
+        monkeypatch.setattr(distributed, 'on_this_machine',
+                            lambda at=place: (2, at))
         assert main(['train', '--save', str(file)]) == 0
         said.append(capsys.readouterr().err)
     assert said == ['', f'{file}: will be replaced when the training is done; '
-                    '--save names another file\n']
+                    '--save names another file\n', '']
 
 
 @pytest.mark.parametrize('option', [['--precision', '1'], ['--judge']])
