@@ -131,7 +131,8 @@ class Recipe:
         pictures: 'plain', 'touching', 'small', 'sizes' and 'wild' are styles
             of drawn pictures, seen again every epoch; 'mixed' are wild,
             'sizes' and plain ones in turn; half of 'motley' ones are 'odd',
-            and three of eight 'worn' ones 'bruised'; 'fresh plain' and
+            three of eight 'worn' ones 'bruised', and half of 'clear' ones
+            'heaped', the others 'sizes'; 'fresh plain' and
             'fresh small' ones are never seen again, nor are 'fresh' ones,
             which are plain and wild.
         num_pictures: how many drawn pictures, if they are seen again; of a
@@ -216,6 +217,10 @@ RECIPES['crowded'] = dataclasses.replace(
     RECIPES['touching'], num_epochs=88, num_bananas=(0, 8))
 RECIPES['plain'] = dataclasses.replace(
     RECIPES['crowded'], num_epochs=66, pictures='piled', num_bananas=(0, 7))
+# The same good light, but bananas of all sizes; it goes on from 'wild'.
+RECIPES['clear'] = dataclasses.replace(
+    RECIPES['wild'], num_epochs=48, pictures='clear', num_bananas=(0, 6),
+    num_pictures=24 * EPOCH, negative_ratio=10)
 # Bytes that must be free for each pixel of a minibatch, so that training keeps
 # memory: 6 GB for 32 pictures.
 ROOM = 6e9 / (32 * SIDE**2)
@@ -250,6 +255,7 @@ FRESH = {'fresh': ('plain', 'wild', 'wild'), 'fresh plain': ('plain',),
 # Pictures that come again: a style, or several in turn.
 AGAIN = {'plain': 'plain', 'small': 'small', 'touching': 'touching',
          'sizes': 'sizes', 'wild': 'wild', 'piled': ('touching', 'piled'),
+         'clear': ('sizes', 'heaped'),
          'mixed': ('wild', 'sizes', 'wild', 'plain',
                    'wild', 'sizes', 'wild', 'wild'),
          'motley': ('wild', 'odd', 'sizes', 'odd',

@@ -87,6 +87,24 @@ def test_touching_is_plain_but_for_the_bananas_that_touch_and_piled_more_so():
     assert piled > 1.5 * touching
 
 
+def test_heaped_bananas_are_those_of_all_sizes_and_touch_more_often():
+    one = {digest(*draw_scene('val', 0, style=style))
+           for style in ('sizes', 'heaped')}
+    assert len(one) == 1
+    sizes, heaped = (
+        [torch.tensor(draw_scene('val', index, style=style,
+                                 num_bananas=4)[1]) * 256
+         for index in range(40)] for style in ('sizes', 'heaped'))
+    for some in sizes, heaped:
+        longest = torch.cat([(boxes[:, 2:] - boxes[:, :2]).amax(1)
+                             for boxes in some])
+        assert longest.min() < 32
+        assert longest.max() > 200
+    meet = [sum(int((box_iou(boxes, boxes).triu(1) > 0.1).sum())
+                for boxes in some) for some in (sizes, heaped)]
+    assert meet[1] > 1.3 * meet[0]
+
+
 def test_plain_boxes_have_the_statistics_of_the_original_labels():
     boxes = np.concatenate([draw_scene('train', i)[1] for i in range(100)])
     boxes = boxes * 256

@@ -99,6 +99,7 @@ STYLES = {
 }
 STYLES['touching'] = replace(STYLES['plain'], touch=0.3)
 STYLES['piled'] = replace(STYLES['plain'], touch=0.6)
+STYLES['heaped'] = replace(STYLES['sizes'], touch=0.6)
 STYLES['odd'] = replace(STYLES['wild'], odd=0.7, photos=0.6)
 STYLES['bruised'] = replace(STYLES['odd'], bruised=0.7, stemmed=0.4)
 
@@ -111,11 +112,12 @@ def draw_scene(split, index, seed=0, style='plain', num_bananas=1):
         index, seed: whole numbers from 0.
         style: 'plain', one size of banana in good light; 'touching', the
             same, and some touch; 'piled', the same, and most do; 'small', half
-            the size; 'sizes', all sizes, and some touch; 'wild', all sizes,
-            views and cameras; 'odd', the same among things of no known kind;
-            'bruised', the same with dark patches on most and long stems on
-            some; a style of your own, a ``d2lssd.data.drawing.Style``; or a
-            tuple of these, which the pictures take in turn.
+            the size; 'sizes', all sizes, and some touch; 'heaped', the same,
+            and most do; 'wild', all sizes, views and cameras; 'odd', the same
+            among things of no known kind; 'bruised', the same with dark
+            patches on most and long stems on some; a style of your own, a
+            ``d2lssd.data.drawing.Style``; or a tuple of these, which the
+            pictures take in turn.
         num_bananas: a number, or (low, high), both possible.
 
     Returns:
