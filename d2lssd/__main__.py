@@ -103,13 +103,13 @@ def build_parser():
                   'your own pictures.')
     sub.add_argument('--recipe', help="'balanced' (default), 'source', "
                      "'own' (default for a folder), or 'varied', 'finer', "
-                     "'fitted', 'odd', 'wild', 'touching', 'crowded' and "
-                     "'plain', which go on from 'balanced': see `make "
+                     "'fitted', 'odd', 'wild', 'touching', 'crowded', 'plain' "
+                     "and 'clear', which go on from 'balanced': see `make "
                      "weights`")
     sub.add_argument('--weights', metavar='FILE', help='what to start from: a '
                      "file that `train` wrote; 'wild' (default for a folder), "
-                     "'plain', 'balanced' or 'source', which are shipped; or "
-                     "'none' (default otherwise)")
+                     "'plain', 'clear', 'balanced' or 'source', which are "
+                     "shipped; or 'none' (default otherwise)")
     sub.add_argument('--epochs', type=whole, metavar='N',
                      help="instead of the recipe's own number")
     sub.add_argument('--batch-size', type=whole, metavar='N',
@@ -202,8 +202,8 @@ def add_weights(sub):
     sub.add_argument('--weights', metavar='FILE', default='wild',
                      help="a file that `train` wrote, or the name of shipped "
                      "weights: 'wild' (default, for real pictures), 'plain' "
-                     "(for pictures like the data set's), 'balanced' or "
-                     "'source'")
+                     "(for pictures like the data set's), 'clear' (the same, "
+                     "but bananas of all sizes), 'balanced' or 'source'")
 
 
 def add_source(sub):

@@ -28,6 +28,9 @@ EXAMS = {
     'scattered': {'style': 'plain', 'num_bananas': (1, 6), 'seed': 107},
     'plain, 1-6': {'style': 'touching', 'num_bananas': (1, 6), 'seed': 105},
     'plain, none': {'style': 'plain', 'num_bananas': 0, 'seed': 106},
+    # The same scenes again, but bananas of 24 to 235 pixels.
+    'sizes, one': {'style': 'sizes', 'num_bananas': 1, 'seed': 108},
+    'sizes, 1-6': {'style': 'sizes', 'num_bananas': (1, 6), 'seed': 109},
 }
 EXAM_PICTURES = 500
 

@@ -180,6 +180,7 @@ def load_pretrained(name=DEFAULT, device=None):
     Args:
         name: 'wild', for all kinds of pictures, real ones above all; 'plain',
             for pictures like those of the data set, with up to eight bananas;
+            'clear', for such pictures with bananas of all sizes;
             'balanced', from which their training went on, with the anchors
             as taught; or 'source', what the source's recipe gives after 20
             epochs. `weights_card` says more.

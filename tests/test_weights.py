@@ -12,8 +12,8 @@ from d2lssd.prediction import SHIPPED
 NAMES = sorted(path.stem for path in SHIPPED.glob('*.safetensors'))
 
 
-def test_the_weights_of_four_recipes_are_shipped():
-    assert NAMES == ['balanced', 'plain', 'source', 'wild']
+def test_the_weights_of_five_recipes_are_shipped():
+    assert NAMES == ['balanced', 'clear', 'plain', 'source', 'wild']
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -39,7 +39,7 @@ def test_the_card_tells_how_to_train_the_same_again(name):
 
 @pytest.mark.parametrize(('name', 'exam'), [
     ('source', 'one banana'), ('balanced', 'one banana'),
-    ('wild', 'any size'), ('plain', 'scattered')])
+    ('wild', 'any size'), ('plain', 'scattered'), ('clear', 'sizes, one')])
 def test_the_card_states_what_the_weights_reach(name, exam):
     """Measured again, up to what another processor rounds differently."""
     stated = d2lssd.weights_card(name)['exams'][exam]
@@ -85,6 +85,19 @@ def test_the_plain_weights_are_the_better_ones_on_plain_pictures():
     assert plain['exams']['plain, 1-6']['recall_at'] >= 0.97
     assert plain['exams']['plain, 1-6']['precision'] >= 0.99
     assert plain['exams']['plain, none']['false_alarms'] <= 5
+
+
+def test_the_clear_weights_are_the_better_ones_on_bananas_of_all_sizes():
+    wild, plain, clear = (d2lssd.weights_card(name)['exams']
+                          for name in ('wild', 'plain', 'clear'))
+    for exam in 'sizes, one', 'sizes, 1-6':
+        assert clear[exam]['AP'] > wild[exam]['AP'] + 0.02
+        assert clear[exam]['AP'] > 2 * plain[exam]['AP']
+        assert clear[exam]['precision'] > wild[exam]['precision']
+    assert clear['sizes, one']['AP75'] >= 0.9
+    assert clear['sizes, one']['AP'] >= 0.8
+    assert (clear['plain, none']['false_alarms']
+            < wild['plain, none']['false_alarms'])
 
 
 def test_the_judge_tells_bananas_from_doubles():
