@@ -709,8 +709,8 @@ def test_bad_usage_ends_with_2_and_says_why(arguments, capsys):
 def test_who_mistypes_the_name_of_weights_is_told_those_that_there_are(capsys):
     assert main(['predict', 'x.png', '--weights', 'wilde']) == 2
     assert capsys.readouterr().err == (
-        'd2lssd: wilde: no such file; shipped are the weights balanced, plain,'
-        ' source, wild\n')
+        'd2lssd: wilde: no such file; shipped are the weights balanced, clear,'
+        ' plain, source, wild\n')
 
 
 def test_the_module_runs_as_a_command():
