@@ -173,7 +173,7 @@ def multibox_target(anchors, labels):
     return bbox_offset.flatten(1), bbox_mask.flatten(1), class_labels
 
 
-def object_weights(anchors, labels, power):
+def object_weights(anchors, labels, power, ignored=None):
     """Weigh matched anchors so that small and slender objects count too.
 
     Dozens of anchors match an object of their own size and shape, and one to
@@ -183,17 +183,25 @@ def object_weights(anchors, labels, power):
         anchors, labels: as for `multibox_target`.
         power: an anchor weighs ``n**-power``, if n anchors match its object:
             0 makes all anchors equal, 1 all objects.
+        ignored: background anchors weigh nothing whose IoU with an object is
+            at least this; None for all to weigh 1.
 
     Returns:
         Float tensor ``(B, A)``: 1 on the average of matched anchors, and 1 for
         background.
+
+    Source: Faster R-CNN, section 3.1.2, for anchors that are neither.
     """
     match = match_anchors(anchors[0], labels)  # (B, A)
     matched = match >= 0
     same = F.one_hot(match + 1, labels.shape[1] + 1).sum(1)  # (B, m + 1)
     weights = same.gather(1, match + 1).float() ** -power
     scale = (weights * matched).sum() / matched.sum()
-    return torch.where(matched, weights / scale, 1)
+    rest = torch.ones(()).to(weights)
+    if ignored is not None:
+        near = match_anchors(anchors[0], labels, ignored) >= 0
+        rest = (~near).to(weights)
+    return torch.where(matched, weights / scale, rest)
 
 
 def check_labels(labels, num_classes=None):

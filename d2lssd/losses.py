@@ -71,7 +71,8 @@ def balanced_loss(cls_preds, cls_labels, bbox_preds, bbox_labels, bbox_masks,
         gamma: if given, all anchors count, each by its `focal_loss`, and
             `negative_ratio` says nothing.
         weights: float tensor ``(B, A)`` of anchors, as from
-            ``d2lssd.anchors.object_weights``; None for 1.
+            ``d2lssd.anchors.object_weights``; None for 1. An anchor of weight
+            0 takes no other's place among the worst.
 
     Returns:
         Float tensor ``()``.
@@ -84,7 +85,8 @@ def balanced_loss(cls_preds, cls_labels, bbox_preds, bbox_labels, bbox_masks,
     matched = cls_labels > 0
     num_matched = matched.sum().clamp(min=1)
     if gamma is None:
-        hard = ce.detach().masked_fill(matched, -1).flatten()
+        easy = matched if weights is None else matched | (weights == 0)
+        hard = ce.detach().masked_fill(easy, -1).flatten()
         rank = hard.argsort(descending=True).argsort().reshape(ce.shape)
         cls = ce * (matched | (rank < negative_ratio * num_matched))
     else:  # `focal_loss` of exp(-ce), finite where that is 0 or 1

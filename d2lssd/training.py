@@ -124,6 +124,8 @@ class Recipe:
         bbox_weight: of the offsets' loss beside that of the classes.
         balance: power of ``object_weights``, so that an object with many
             anchors does not outweigh one with few; 0 for none.
+        ignored: IoU with an object from which on a background anchor counts
+            for nothing, for it nearly matches; None for all to count.
         optimizer: 'sgd' or 'adamw'.
         lr: its learning rate, the highest with 'one-cycle'.
         weight_decay: of the optimizer.
@@ -157,6 +159,7 @@ class Recipe:
     sigma: float | None = 1.0
     bbox_weight: float = 1.0
     balance: float = 0
+    ignored: float | None = None
     optimizer: str = 'sgd'
     lr: float = 0.2
     weight_decay: float = 5e-4
@@ -245,8 +248,9 @@ NUMBERS = {
              f'a whole number from {SIDES[0]} to {SIDES[1]}'),
     'lr': ABOVE, 'sigma': ABOVE, 'negative_ratio': FROM, 'gamma': FROM,
     'bbox_weight': FROM, 'balance': FROM, 'weight_decay': FROM,
-    'average': (REAL, lambda x: 0 < x < 1, 'a number between 0 and 1')}
-OPTIONAL = 'num_pictures', 'sigma', 'average'  # may be None
+    'average': (REAL, lambda x: 0 < x < 1, 'a number between 0 and 1'),
+    'ignored': (REAL, lambda x: 0 < x < 1, 'a number between 0 and 1')}
+OPTIONAL = 'num_pictures', 'sigma', 'ignored', 'average'  # may be None
 
 
 # Pictures that no epoch repeats: their styles, in turn.
@@ -672,8 +676,8 @@ class _Run:
                 *both, recipe.negative_ratio, recipe.sigma,
                 recipe.bbox_weight,
                 recipe.gamma if recipe.loss == 'focal' else None,
-                object_weights(anchors, Y, recipe.balance)
-                if recipe.balance else None)
+                object_weights(anchors, Y, recipe.balance, recipe.ignored)
+                if recipe.balance or recipe.ignored else None)
         self.optimizer.zero_grad()
         distributed.backward(loss)
         self.optimizer.step()

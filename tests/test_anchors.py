@@ -425,8 +425,21 @@ def test_weights_of_an_objects_anchors_worked_by_hand(power):
         [[3**-power / mean] * 3 + [1 / mean, 1]]))
 
 
-def test_without_objects_all_weights_are_one():
+@pytest.mark.parametrize('ignored', [None, 0.3])
+def test_without_objects_all_weights_are_one(ignored):
     anchors = torch.rand(1, 5, 4).sort(-1).values[..., [0, 1, 2, 3]]
     for labels in torch.full((2, 1, 5), -1.0), torch.zeros(2, 0, 5):
-        weights = d2lssd.anchors.object_weights(anchors, labels, 0.5)
+        weights = d2lssd.anchors.object_weights(anchors, labels, 0.5, ignored)
         assert weights.equal(torch.ones(2, 5))
+
+
+def test_anchors_that_nearly_match_weigh_nothing():
+    # Of the first image's object 0.6, 0.45, 0.35, 0.24 and 0; of the other's,
+    # which takes the best, 0.32, 0.27, 0.23, 0.18 and 0.
+    anchors = torch.tensor([[0, 0, 0.1 * x, 1] for x in (6, 4.5, 3.5, 2.4)]
+                           + [[1., 0, 1, 1]])[None]
+    labels = torch.tensor([[[0, 0, 0, 1, 1]], [[0, 0, 0, 1, 0.4]]])
+    kinds = d2lssd.multibox_target(anchors, labels)[2]
+    assert kinds.tolist() == [[1, 0, 0, 0, 0]] * 2
+    weights = d2lssd.anchors.object_weights(anchors, labels, 0, 0.25)
+    assert weights.tolist() == [[1, 0, 0, 1, 1], [1, 0, 1, 1, 1]]

@@ -289,3 +289,22 @@ def test_weights_of_anchors_scale_what_each_adds_to_the_balanced_loss():
         for x in offsets[0, 4 * i:4 * i + 4].tolist() if label else []:
             expected += weight * (x**2 / 2 if abs(x) < 1 else abs(x) - 0.5)
     torch.testing.assert_close(loss, expected / 2)
+
+
+@pytest.mark.parametrize('gamma', [None, 2])
+def test_the_loss_is_as_if_anchors_of_weight_nothing_were_not_there(gamma):
+    args = predictions(B=2, A=40, matched=0.1)
+    some = torch.rand(2, 40) < 0.4
+    some |= args[1] > 0  # matched ones count
+    args = [arg.double() if arg.is_floating_point() else arg for arg in args]
+    loss = d2lssd.balanced_loss(*args, gamma=gamma, weights=some.double())
+    kept = []
+    for arg in args:
+        width = arg[0].numel() // 40
+        kept.append(arg.reshape(80, width)[some.flatten()])
+    cls_preds, cls_labels, *boxes = kept
+    expected = d2lssd.balanced_loss(
+        cls_preds[None], cls_labels.flatten()[None],
+        *(part.reshape(1, -1) for part in boxes), gamma=gamma)
+    torch.testing.assert_close(loss, expected)
+    assert loss < d2lssd.balanced_loss(*args, gamma=gamma)

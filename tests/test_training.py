@@ -68,6 +68,7 @@ def test_an_unknown_recipe_is_refused_with_those_that_are_known():
     ({'gamma': -1}, 'gamma = -1: a number, at least 0, is needed'),
     ({'weight_decay': None}, 'weight_decay = None: a number, at least 0,'),
     ({'average': 1}, 'average = 1: a number between 0 and 1 is needed'),
+    ({'ignored': 0}, 'ignored = 0: a number between 0 and 1 is needed'),
 ])
 def test_a_change_that_no_recipe_has_is_refused(change, words):
     with pytest.raises(ValueError, match=words):
@@ -523,6 +524,14 @@ def test_the_focal_loss_takes_the_place_of_hard_negatives():
                 'steep': {'loss': 'focal', 'gamma': 2}}.items()}
     assert runs['focal'] == pytest.approx(runs['all'], rel=0.01)
     assert runs['steep'] < runs['focal'] / 2
+
+
+def test_anchors_that_nearly_match_add_nothing_to_the_loss():
+    all_, fewer, none = (run(num_epochs=1, lr=1e-4, loss='balanced',
+                             negative_ratio=5444, ignored=ignored)[1][0]
+                         for ignored in (None, 0.1, 1e-9))
+    assert none['loss'] < fewer['loss'] < all_['loss']
+    assert all_['class error'] == pytest.approx(fewer['class error'], rel=.1)
 
 
 def test_the_balanced_recipe_learns_six_pictures_by_heart(monkeypatch):
