@@ -67,8 +67,9 @@ def test_every_variant_is_a_recipe_with_the_same_budget():
     for run in experiments.all_runs():
         assert run.recipe.num_epochs == experiments.NUM_EPOCHS
         assert run.recipe.num_bananas == 1
-    assert set(EXPERIMENTS) == {'ingredients', 'anchors', 'sigma', 'focal',
-                                'negatives', 'weights', 'precision', 'small'}
+    assert set(EXPERIMENTS) == {'ingredients', 'anchors', 'ignored', 'sigma',
+                                'focal', 'negatives', 'weights', 'precision',
+                                'small'}
 
 
 def test_no_two_variants_of_an_experiment_are_the_same():
@@ -104,6 +105,12 @@ def test_rows_stand_in_the_order_in_which_pages_show_them(monkeypatch):
     monkeypatch.undo()  # the book's own record
     rows = experiments.read_record()
     assert [experiments.name_of(r) for r in rows] == runs
+
+
+def test_what_the_book_has_recorded_is_not_dropped():
+    rows = experiments.read_record()
+    assert experiments.share(rows) == rows
+    assert not experiments.missing(EXPERIMENTS, rows)
 
 
 def test_a_variant_of_several_experiments_is_run_once(two, performed):

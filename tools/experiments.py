@@ -81,6 +81,14 @@ EXPERIMENTS = {
     },
     # Each pair of sizes one map further on, where units see twice as much.
     'anchors': {'balanced': {}, 'anchors that fit': {'sizes': FITTING}},
+    # Background anchors that overlap a banana well enough to look like one.
+    'ignored': {
+        'plain': {'sizes': FITTING},
+        'plain, a gap': {'sizes': FITTING, 'ignored': 0.35},
+        'all sizes': {'sizes': FITTING, 'pictures': 'sizes'},
+        'all sizes, a gap': {'sizes': FITTING, 'pictures': 'sizes',
+                             'ignored': 0.35},
+    },
     'sigma': {
         'σ = 0.5': {'sigma': 0.5}, 'σ = 1': {}, 'σ = 2': {'sigma': 2.0},
         'σ = 4': {'sigma': 4.0}, 'L1': {'sigma': None},
