@@ -104,12 +104,16 @@ weights: env ## train and measure the shipped weights (hours; resumes)
 	train finer _build/weights/varied.safetensors _build/weights; \
 	train fitted _build/weights/finer.safetensors _build/weights; \
 	train odd _build/weights/fitted.safetensors _build/weights; \
-	train wild _build/weights/odd.safetensors d2lssd/weights --precision=0.88; \
+	train worn _build/weights/odd.safetensors _build/weights; \
+	train wild _build/weights/worn.safetensors d2lssd/weights \
+	  --precision=0.88; \
 	train touching _build/weights/odd.safetensors _build/weights; \
 	train crowded _build/weights/touching.safetensors _build/weights; \
 	train plain _build/weights/crowded.safetensors d2lssd/weights \
 	  "--judge --precision=0.992"; \
-	train clear d2lssd/weights/wild.safetensors d2lssd/weights --precision=0.95
+	train heaped _build/weights/worn.safetensors _build/weights; \
+	train clear _build/weights/heaped.safetensors d2lssd/weights \
+	  --precision=0.95
 
 .PHONY: experiments
 experiments: env ## run the experiments, or ONLY=name (hours; resumes)

@@ -103,9 +103,9 @@ def build_parser():
                   'your own pictures.')
     sub.add_argument('--recipe', help="'balanced' (default), 'source', "
                      "'own' (default for a folder), or 'varied', 'finer', "
-                     "'fitted', 'odd', 'wild', 'touching', 'crowded', 'plain' "
-                     "and 'clear', which go on from 'balanced': see `make "
-                     "weights`")
+                     "'fitted', 'odd', 'worn', 'wild', 'heaped', 'clear', "
+                     "'touching', 'crowded' and 'plain', which go on from "
+                     "'balanced': see `make weights`")
     sub.add_argument('--weights', metavar='FILE', help='what to start from: a '
                      "file that `train` wrote; 'wild' (default for a folder), "
                      "'plain', 'clear', 'balanced' or 'source', which are "

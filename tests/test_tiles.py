@@ -182,7 +182,7 @@ def test_the_judge_of_a_network_is_asked():
 
 
 def test_anchors_that_see_nothing_change_nothing():
-    net = d2lssd.load_pretrained()
+    net = d2lssd.load_pretrained('balanced')
     X = torch.stack([torch.from_numpy(d2lssd.draw_scene(
         'val', i, 6, 'wild', i)[0]).permute(2, 0, 1).float()
         for i in range(3)])
@@ -201,7 +201,7 @@ def test_anchors_that_see_nothing_change_nothing():
     (False, None), (True, None), (True, d2lssd.Judge())])
 def test_what_scores_less_than_what_counts_changes_nothing_else(
         voting, judge, least):
-    net = d2lssd.load_pretrained()
+    net = d2lssd.load_pretrained('balanced')
     net.judge = judge
     X = torch.stack([torch.from_numpy(d2lssd.draw_scene(
         'val', i, 5, 'wild', 4)[0]).permute(2, 0, 1).float()
