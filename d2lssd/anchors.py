@@ -188,7 +188,7 @@ def object_weights(anchors, labels, power, ignored=None):
 
     Returns:
         Float tensor ``(B, A)``: 1 on the average of matched anchors, and 1 for
-        background.
+        background, or 0 where it is ignored.
 
     Source: Faster R-CNN, section 3.1.2, for anchors that are neither.
     """
@@ -197,10 +197,8 @@ def object_weights(anchors, labels, power, ignored=None):
     same = F.one_hot(match + 1, labels.shape[1] + 1).sum(1)  # (B, m + 1)
     weights = same.gather(1, match + 1).float() ** -power
     scale = (weights * matched).sum() / matched.sum()
-    rest = torch.ones(()).to(weights)
-    if ignored is not None:
-        near = match_anchors(anchors[0], labels, ignored) >= 0
-        rest = (~near).to(weights)
+    rest = 1 if ignored is None else (
+        match_anchors(anchors[0], labels, ignored) < 0).float()
     return torch.where(matched, weights / scale, rest)
 
 

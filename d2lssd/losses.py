@@ -85,8 +85,8 @@ def balanced_loss(cls_preds, cls_labels, bbox_preds, bbox_labels, bbox_masks,
     matched = cls_labels > 0
     num_matched = matched.sum().clamp(min=1)
     if gamma is None:
-        easy = matched if weights is None else matched | (weights == 0)
-        hard = ce.detach().masked_fill(easy, -1).flatten()
+        last = matched if weights is None else matched | (weights == 0)
+        hard = ce.detach().masked_fill(last, -1).flatten()
         rank = hard.argsort(descending=True).argsort().reshape(ce.shape)
         cls = ce * (matched | (rank < negative_ratio * num_matched))
     else:  # `focal_loss` of exp(-ce), finite where that is 0 or 1

@@ -81,7 +81,7 @@ EXPERIMENTS = {
     },
     # Each pair of sizes one map further on, where units see twice as much.
     'anchors': {'balanced': {}, 'anchors that fit': {'sizes': FITTING}},
-    # Background anchors that overlap a banana well enough to look like one.
+    # Background anchors that nearly match: they count, or are ignored.
     'ignored': {
         'plain': {'sizes': FITTING},
         'plain, a gap': {'sizes': FITTING, 'ignored': 0.35},
