@@ -37,6 +37,10 @@ def main(argv=None):
             ModuleNotFoundError) as error:
         print(f'd2lssd: {describe(error)}', file=sys.stderr)
         return 2
+    except MemoryError as error:
+        print('d2lssd: too little memory for so many or so large pictures '
+              f'({describe(error)})', file=sys.stderr)
+        return 2
     finally:
         try:
             sys.stdout.flush()
@@ -697,8 +701,9 @@ def save_labelled(survey, path):
     with saving_figure(path):
         axes = show_images(thumbs, -(-count // columns), columns, scale=2.4)
         for ax, thumb, picture in zip(axes, thumbs, chosen):
+            # Below, where no class name hides it.
             ax.set_title(plain(picture.path.name), y=0, pad=-4, va='top',
-                         fontsize=7)  # below, where no class name hides it
+                         fontsize=7, parse_math=False)
             scale = [a / b for a, b in zip(thumb.size, picture.size)]
             numbers = picture.classes
             show_bboxes(
@@ -709,10 +714,9 @@ def save_labelled(survey, path):
 
 
 def plain(name):
-    """A name as matplotlib shows it as it is: short, and no formula."""
+    """A name in one short line."""
     name = one_line(name)
-    name = name if len(name) <= 24 else name[:23] + '…'
-    return name.replace('$', r'\$')
+    return name if len(name) <= 24 else name[:23] + '…'
 
 
 if __name__ == '__main__':

@@ -267,13 +267,18 @@ def naming_the_lost(checkpoint=None):
         raise ConnectionError(text)
 
     in_main = threading.current_thread() is threading.main_thread()
-    before = in_main and signal.signal(signal.SIGTERM, told_to_stop)
+    after = in_main and signal.signal(signal.SIGTERM, told_to_stop)
     try:
         yield
     except RuntimeError as error:
         if not LOST.search(str(error)):
             raise
+        # The process ends by itself: no signal may cut its last words off.
+        after = signal.SIG_IGN
         raise ConnectionError(text) from error
+    except ConnectionError:
+        after = signal.SIG_IGN
+        raise
     finally:
         if in_main:
-            signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGTERM, after)

@@ -52,6 +52,7 @@ def show_bboxes(axes, bboxes, labels=None, colors=None):
             axes.annotate(
                 labels[i], rect.get_xy(), xytext=(1, 2), va='bottom',
                 textcoords='offset points', color='w', fontsize=9,
+                parse_math=False,  # a class may be called $x
                 bbox={'facecolor': '#222', 'pad': 1.5, 'lw': 0})
 
 
@@ -75,7 +76,7 @@ def show_images(images, num_rows, num_cols, scale=1.5, titles=None):
     for i, (ax, image) in enumerate(zip(axes.flat, images)):
         ax.imshow(to_pixels(image))
         if titles:
-            ax.set_title(titles[i], fontsize=9)
+            ax.set_title(titles[i], fontsize=9, parse_math=False)
     return axes.ravel()
 
 

@@ -171,7 +171,7 @@ def detect(picture, net=None, threshold=0.5, classes=None, tiles=True,
     return [{'label': classes[int(row[0])], 'score': round(float(row[1]), 4),
              'box': [round(v, 1) for v in
                      (row[2:].clamp(0, 1) * unit).tolist()]}
-            for row in rows if row[1] >= threshold]
+            for row in rows[rows.isfinite().all(1)] if row[1] >= threshold]
 
 
 def load_pretrained(name=DEFAULT, device=None):
@@ -305,6 +305,8 @@ def refuse_stranger(path, with_card=True):
     """
     from safetensors import SafetensorError, safe_open
     path = Path(path)
+    if with_card:
+        refuse_folder(path.with_suffix('.json'))
     if path.is_file():
         try:
             with safe_open(path, 'pt') as file:

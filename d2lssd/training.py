@@ -1,17 +1,21 @@
 """Training: the loop, and recipes for it."""
+import contextlib
 import dataclasses
+import hashlib
 import itertools
 import json
 import math
 import os
 import platform
 import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import ConcatDataset, DataLoader
 from tqdm.auto import tqdm
@@ -237,9 +241,11 @@ ROOM = 6e9 / (32 * SIDE**2)
 # What may differ from the checkpoint's run, with a word about it.
 NOTED = {'start': 'this run started from other weights, or those given have '
                   'learnt since',
-         'pictures': 'its pictures or labels have changed since this run was '
-                     'stopped'}
+         'checksum': 'its pictures or labels have changed since this run was '
+                     'stopped',
+         'drawing': 'another version of the package drew its pictures'}
 CHECKPOINT = {'format': 'd2lssd-checkpoint-1'}
+FACTS = 'loss', 'class error', 'bbox mae', 'seconds'  # of each epoch
 # What the fields of a recipe may be.
 CHOICES = {'loss': ('mean', 'balanced', 'focal'),
            'optimizer': ('sgd', 'adamw'),
@@ -497,6 +503,34 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
     recipe, seed = find_recipe(recipe, **changes), whole('seed', seed)
     distributed.join()
     device = torch.device(device or distributed.device())
+    with distributed.naming_the_lost(checkpoint), _alone(checkpoint):
+        return _train(recipe, net, source, seed, device, checkpoint, progress,
+                      validate)
+
+
+@contextlib.contextmanager
+def _alone(checkpoint):
+    """Refuse a second training with the same checkpoint, while this one goes
+    on: each would write over what the other has done."""
+    if not checkpoint or distributed.rank() > 0:
+        yield
+        return
+    name = hashlib.sha1(os.fsencode(Path(checkpoint).resolve())).hexdigest()
+    lock = FileLock(Path(tempfile.gettempdir()) / f'd2lssd-{name}.lock')
+    try:
+        with contextlib.suppress(PermissionError):  # then it must do without
+            lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(f'{checkpoint}: another training goes on with it; '
+                         'stop that one, or give another checkpoint'
+                         ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _train(recipe, net, source, seed, device, checkpoint, progress, validate):
     plenty = keep_memory(ROOM * recipe.batch_size * recipe.side**2)
     spare = device.type == 'cpu' and distributed.world_size() == 1
     with distributed.one_goes_first():
@@ -521,7 +555,9 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
         if progress and run.history and distributed.rank() == 0:
             print(f'{checkpoint}: goes on after epoch {len(run.history)} of '
                   f'{recipe.num_epochs}', file=sys.stderr)
-    distributed.check_same(len(run.history), f'what lies in {checkpoint}')
+    distributed.check_same(int(run.weights(), 16),
+                           f'what lies in {checkpoint}' if run.history else
+                           'what they start from')
     pictures = pictures and _on_card(pictures, device)
     epochs = batches(recipe, len(run.history), source, seed, pictures)
     bar = tqdm(total=recipe.num_epochs * steps, unit='step',
@@ -534,8 +570,7 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
         generator=torch.Generator())
     # The maps of the first blocks are the largest.
     blocks = (*net.blk_0.children(), net.blk_1) if spare else ()
-    with (bar, distributed.naming_the_lost(checkpoint),
-          sparing(*blocks, twice=not plenty)):
+    with bar, sparing(*blocks, twice=not plenty):
         try:
             if checkpoint and distributed.rank() == 0:
                 run.save(checkpoint)  # no room, no rights: say so at once
@@ -603,10 +638,10 @@ class _Run:
 
     def __init__(self, recipe, net, seed, steps, source, pictures=None):
         self.recipe, self.net = recipe, net
-        self.seed, self.steps, self.pictures = seed, steps, pictures
+        self.seed, self.steps = seed, steps
+        self.checksum = pictures  # that of a folder's
         self.source = os.path.normpath(source)
-        self.start = checksum({name: tensor.cpu() for name, tensor
-                               in net.state_dict().items()})
+        self.start = self.weights()
         self.history = []
         kind = {'sgd': torch.optim.SGD, 'adamw': torch.optim.AdamW}
         self.optimizer = kind[recipe.optimizer](
@@ -717,6 +752,11 @@ class _Run:
         """The network that the recipe promises: the mean, if it keeps one."""
         return self.mean.module if self.mean else self.net
 
+    def weights(self):
+        """A checksum of what the network knows."""
+        return checksum({name: tensor.cpu() for name, tensor
+                         in self.net.state_dict().items()})
+
     def parts(self):
         parts = {'net': self.net, 'optimizer': self.optimizer,
                  'scheduler': self.scheduler, 'mean': self.mean}
@@ -727,7 +767,8 @@ class _Run:
         return {**dataclasses.asdict(self.recipe), 'sizes': self.net.sizes,
                 'seed': self.seed, 'source': self.source,
                 'start': self.start, 'classes': classes_of(self.net),
-                'steps': self.steps, 'pictures': self.pictures}
+                'steps': self.steps, 'checksum': self.checksum,
+                'drawing': DRAWING_VERSION if self.source == 'drawn' else None}
 
     def save(self, path):
         """Write a checkpoint, in one step."""
@@ -743,7 +784,11 @@ class _Run:
             state = load_state(path, CHECKPOINT)
             if not state['history']:
                 return  # of whatever run: there is nothing in it
+            _check_history(state['history'])
             mine, theirs = json.loads(json.dumps(self.what())), state['run']
+            if 'checksum' not in theirs:  # an older version's name for it
+                theirs |= {'checksum': theirs.get('pictures'),
+                           'pictures': mine['pictures']}
             other = _differences(mine, theirs)
             if not other:
                 for name, part in self.parts().items():
@@ -765,6 +810,15 @@ class _Run:
                 warnings.warn(f'{path}: {words}; it goes on from the '
                               'checkpoint, and anew once that is removed',
                               stacklevel=3)
+
+
+def _check_history(history):
+    """Refuse what `one_epoch` does not write."""
+    if not isinstance(history, list) or not all(
+            isinstance(epoch, dict) and all(
+                isinstance(epoch.get(name), (int, float)) for name in FACTS)
+            for epoch in history):
+        raise ValueError('its history is none')
 
 
 def _differences(mine, theirs):

@@ -191,7 +191,7 @@ def test_the_sheet_takes_24_pictures_from_all_over(tmp_path, capsys,
     titles = [ax.get_title() for ax in axes]
     assert titles[:3] == ['0.png', '2.png', '4.png']
     assert titles[-1] == '47.png'
-    assert axes[0].texts[0].get_text() == r'\$a^\$'
+    assert axes[0].texts[0].get_text() == '$a^$'
 
 
 def test_a_sheet_does_not_take_the_place_of_a_picture(tmp_path, capsys):

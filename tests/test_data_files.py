@@ -1,5 +1,6 @@
 """Files that the package keeps: whole, or not there at all."""
 import errno
+import json
 import os
 import random
 import signal
@@ -354,3 +355,32 @@ def test_two_writers_at_once_leave_the_file_of_one(tmp_path):
         problems = [writer.communicate()[1] for writer in writers]
     assert seen == {0, 1}
     assert problems == ['', '']
+
+
+def test_a_file_that_cannot_be_opened_is_not_called_damaged(
+        tmp_path, monkeypatch):
+    files.save_tensors(tmp_path / 'kept', {'a': torch.ones(2)}, {'kind': 'a'})
+
+    def full(*arguments):
+        raise OSError(errno.EMFILE, 'Too many open files', 'kept')
+    with monkeypatch.context() as patch:
+        patch.setattr('builtins.open', full)
+        with pytest.raises(OSError, match='Too many open files'):
+            files.load_tensors(tmp_path / 'kept', {'kind': 'a'})
+        assert files.recall(tmp_path / 'kept', {'kind': 'a'}) is None
+    assert files.recall(tmp_path / 'kept', {'kind': 'a'})['a'].sum() == 2
+
+
+def test_a_tensor_may_be_named_once_in_a_tree(tmp_path):
+    """Each mention takes memory: a small file could fill it."""
+    one = {'tensor': '0', 'channels_last': False}
+    for tree, sound in (([one], True), ([one, one], False)):
+        text = json.dumps({'items': [['a', tree]]}).encode()
+        files.save_tensors(tmp_path / 'tree', {
+            '0': torch.ones(2), 'tree': torch.frombuffer(
+                bytearray(text), dtype=torch.uint8)}, {'kind': 'a'})
+        if sound:
+            assert files.load_state(tmp_path / 'tree', {'kind': 'a'})
+        else:
+            with pytest.raises(files.DamagedFile, match='no tree'):
+                files.load_state(tmp_path / 'tree', {'kind': 'a'})

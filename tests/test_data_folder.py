@@ -372,6 +372,26 @@ def test_every_problem_is_listed_and_an_error_shows_the_first(tmp_path):
     assert f'data check {tmp_path}` lists them all' in str(caught.value)
 
 
+def test_of_endless_problems_the_first_are_listed(tmp_path, monkeypatch):
+    monkeypatch.setattr(labels_module, 'MAX_PROBLEMS', 3)
+    make(tmp_path, 'x\n' * 9, ['a.png'])
+    problems = check_folder(tmp_path)
+    assert len(problems) == 4
+    assert 'more is wrong than these 3' in ''.join(map(str, problems))
+
+
+def test_more_classes_than_can_be_learnt_are_one_problem(
+        tmp_path, monkeypatch):
+    monkeypatch.setattr(labels_module, 'MAX_CLASSES', 3)
+    make(tmp_path, ''.join(
+        f'a.png,name {i},0,{i},9,9\n' for i in range(4)), ['a.png'])
+    problem = problem_of(tmp_path)
+    assert "4 different classes, as 'name 0'" in problem.text
+    assert 'at most 3 can be learnt' in problem.text
+    with pytest.raises(ValueError, match='at most 3 can be learnt'):
+        read_folder(tmp_path, 'train', classes=list('abcd'), progress=False)
+
+
 def test_files_that_are_no_pictures_are_passed_over(tmp_path):
     make(tmp_path, 'a.png,0,0,0,9,9\n', ['a.png'])
     for name in 'IMG_1.HEIC', '.DS_Store', 'notes.txt', 'a.mp4':

@@ -1,6 +1,7 @@
 """Opening pictures of every kind, and refusing what is none."""
 import io
 import struct
+import subprocess
 import zlib
 
 import numpy as np
@@ -234,6 +235,43 @@ def test_a_postscript_file_is_never_run(tmp_path):
                      b'%%EndComments\nshowpage\n%%EOF\n')
     with pytest.raises(ValueError, match='PostScript'):
         open_image(path)
+
+
+def test_nor_is_one_in_a_picture_of_news_agencies(tmp_path, monkeypatch):
+    """Pillow hands what lies in an IPTC file on to any of its readers."""
+    def field(record, number, data):
+        return struct.pack('>BBBH', 28, record, number, len(data)) + data
+
+    monkeypatch.setattr(subprocess, 'Popen',
+                        lambda *a, **b: pytest.fail('a program was run'))
+    program = (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n'
+               b'%%EndComments\nshowpage\n%%EOF\n')
+    path = tmp_path / 'photo.jpg'
+    path.write_bytes(field(3, 60, b'\1\0') + field(3, 20, b'\0\11')
+                     + field(3, 30, b'\0\11') + field(3, 120, b'\5')
+                     + field(8, 10, program))
+    with pytest.raises(ValueError, match='photo.jpg: not a picture'):
+        open_image(path)
+    with (Image.open(path) as opened,
+          pytest.raises(ValueError, match='PostScript')):
+        pictures.to_rgb(opened)
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'JPEG', 'GIF', 'WEBP', 'TIFF', 'BMP',
+                                  'PPM', 'TGA', 'PCX', 'JPEG2000', 'ICO'])
+def test_pictures_of_many_kinds_are_opened(kind):
+    image = Image.new('RGB', (16, 16), (240, 200, 40))
+    pixel = open_image(saved(image, kind)).getpixel((8, 8))
+    assert np.abs(np.subtract(pixel, (240, 200, 40))).max() < 8
+
+
+def test_too_little_memory_is_said_with_the_size(monkeypatch):
+    def none(*arguments):
+        raise MemoryError
+    monkeypatch.setattr(pictures, '_to_rgb', none)
+    with pytest.raises(ValueError, match='picture: too little memory for a '
+                       'picture of 6×4 pixels'):
+        open_image(saved(Image.new('RGB', (6, 4))))
 
 
 def test_a_missing_picture_and_a_folder_are_errors_of_the_system(tmp_path):

@@ -141,11 +141,13 @@ def test_alone_nothing_is_changed():
     assert (distributed.rank(), distributed.world_size()) == (0, 1)
 
 
-KILLED = """
+START = """
 import os, signal, sys, time
 from d2lssd import distributed, training
 from d2lssd.__main__ import main
 
+"""
+KILLED = START + """
 one_epoch = training._Run.one_epoch
 checkpoint = sys.argv[sys.argv.index('--checkpoint') + 1]
 
@@ -164,26 +166,59 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.skipif(os.name != 'posix', reason='POSIX only')
-def test_a_killed_process_ends_the_run_and_one_process_goes_on(
-        tmp_path, capfd):
-    from PIL import Image
+KILLED_EARLY = START + """
+read_pictures = training.read_pictures
 
-    from d2lssd.__main__ import main
+
+def killed(*args):
+    if distributed.rank() == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read_pictures(*args)
+
+
+training.read_pictures = killed
+sys.exit(main(sys.argv[1:]))
+"""
+STOPPED = START + """
+save = training._Run.save
+
+
+def stop(self, path):
+    save(self, path)
+    if len(self.history) == 1:
+        raise KeyboardInterrupt
+
+
+training._Run.save = stop
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Three epochs with eight pictures of one's own."""
+    from PIL import Image
     pictures = tmp_path / 'fruit'
     (pictures / 'images').mkdir(parents=True)
     rows = ['img_name,label,xmin,ymin,xmax,ymax']
+    checkpoint = tmp_path / 'run.checkpoint'
     for i in range(8):
         image = Image.new('RGB', (256, 256), (20 * i, 90, 40))
         image.paste('gold', (20 + 9 * i, 60, 90 + 9 * i, 130))
         image.save(pictures / 'images' / f'{i}.png')
         rows.append(f'{i}.png,square,{20 + 9 * i},60,{90 + 9 * i},130')
     (pictures / 'label.csv').write_text('\n'.join(rows))
-    checkpoint = tmp_path / 'run.checkpoint'
     command = ['train', '--source', pictures, '--weights', 'none', '--epochs',
                3, '--batch-size', 4, '--save', tmp_path / 'out.safetensors',
                '--checkpoint', checkpoint]
-    command = list(map(str, command))
+    return list(map(str, command))
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='POSIX only')
+def test_a_killed_process_ends_the_run_and_one_process_goes_on(
+        tmp_path, command):
+    from d2lssd.__main__ import main
+    checkpoint = tmp_path / 'run.checkpoint'
     (tmp_path / 'killed.py').write_text(KILLED)
 
     done = torchrun(tmp_path / 'killed.py', *command)
@@ -198,3 +233,28 @@ def test_a_killed_process_ends_the_run_and_one_process_goes_on(
     assert main([*command, '--json']) == 0
     assert len(load_state(checkpoint, training.CHECKPOINT)['history']) == 3
     assert (tmp_path / 'out.safetensors').exists()
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='POSIX only')
+def test_the_first_process_may_be_killed_before_it_has_read_a_picture(
+        tmp_path, command):
+    (tmp_path / 'killed.py').write_text(KILLED_EARLY)
+    done = torchrun(tmp_path / 'killed.py', *command)
+    assert done.returncode != 0
+    assert 'd2lssd: process 1 of 2 stops, since another one' in done.stderr
+    assert 'Traceback' not in done.stderr.partition('stops, since')[0]
+
+
+def test_what_one_has_begun_two_end(tmp_path, command):
+    (tmp_path / 'stopped.py').write_text(STOPPED)
+    subprocess.run([sys.executable, tmp_path / 'stopped.py', *command],
+                   cwd=HERE.parent, check=False)
+    checkpoint = tmp_path / 'run.checkpoint'
+    begun = load_state(checkpoint, training.CHECKPOINT)['history']
+    assert len(begun) == 1
+    done = torchrun('-m', 'd2lssd', *command)
+    assert done.returncode == 0, done.stderr
+    assert 'goes on after epoch 1 of 3' in done.stderr
+    whole = load_state(checkpoint, training.CHECKPOINT)['history']
+    assert whole[:1] == begun
+    assert len(whole) == 3

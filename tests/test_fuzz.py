@@ -263,7 +263,8 @@ def fresh_run():
 def checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp('run') / 'run.checkpoint'
     run = fresh_run()
-    run.history.append({'loss': 1.0})  # without an epoch, all are the same
+    # Without an epoch, all are the same.
+    run.history.append(dict.fromkeys(training.FACTS, 1.0))
     run.save(path)
     return path.read_bytes()
 

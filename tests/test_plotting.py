@@ -225,3 +225,10 @@ def test_in_a_notebook_a_plot_is_shown_once_and_then_replaced(monkeypatch):
     assert calls == [('display', animator.figure)] + [
         ('update', animator.figure)] * 2
     assert not plt.get_fignums()  # or the cell would show it once more
+
+
+def test_a_name_that_would_be_a_broken_formula_is_drawn_as_it_is():
+    name = r'$\frac{$'
+    axes, = d2lssd.show_images([torch.zeros(4, 4, 3)], 1, 1, titles=[name])
+    d2lssd.show_bboxes(axes, [[0, 0, 2, 2]], name)
+    axes.figure.canvas.draw()

@@ -277,6 +277,26 @@ def test_a_card_overwrites_nothing_but_a_card(tmp_path, text):
         d2lssd.save_weights(net, tmp_path / 'mine.safetensors', {})
 
 
+def test_a_folder_in_a_cards_way_is_told_before_anything_is_written(tmp_path):
+    (tmp_path / 'mine.json').mkdir()
+    with pytest.raises(IsADirectoryError, match='mine.json: a folder'):
+        d2lssd.save_weights(d2lssd.TinySSD(1), tmp_path / 'mine.safetensors',
+                            {})
+    assert list(tmp_path.iterdir()) == [tmp_path / 'mine.json']
+
+
+def test_boxes_that_are_no_numbers_are_not_detected():
+    net = d2lssd.load_pretrained('balanced')
+    picture = Image.new('RGB', (64, 64), 'gold')
+    assert d2lssd.detect(picture, net, 0.0, tiles=False)
+    with torch.no_grad():
+        for i in range(5):
+            weight = getattr(net, f'bbox_{i}').weight
+            weight.copy_(weight.sign() * 3e38)
+    for found in d2lssd.detect(picture, net, 0.0, tiles=False):
+        assert np.isfinite(found['box']).all()
+
+
 def test_the_sizes_of_the_anchors_lie_beside_the_weights(tmp_path):
     net = d2lssd.TinySSD(1).eval()
     net.sizes = [[0.1, 0.136], *d2lssd.sizes[:-1]]

@@ -167,6 +167,42 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         run(checkpoint=file)
 
 
+def test_so_is_one_of_pictures_of_another_style(tmp_path):
+    file = tmp_path / 'run.checkpoint'
+    run(checkpoint=file)
+    with pytest.raises(ValueError, match="pictures 'plain', not 'small'"):
+        run(checkpoint=file, pictures='small')
+
+
+def test_pictures_that_another_version_drew_are_noted(tmp_path):
+    file = tmp_path / 'run.checkpoint'
+    _, history = run(checkpoint=file)
+    change_run(file, lambda said: said.update(drawing=0))
+    with pytest.warns(UserWarning, match='another version of the package'):
+        assert run(checkpoint=file)[1] == history
+
+
+@pytest.mark.parametrize('history', ['abc', 7, {'a': 1}, [1, 2], [{}],
+                                     [{'loss': 'low'}]])
+def test_a_checkpoint_whose_history_is_none_is_refused(tmp_path, history):
+    file = tmp_path / 'run.checkpoint'
+    run(checkpoint=file)
+    state = load_state(file, training.CHECKPOINT)
+    save_state(file, state | {'history': history}, training.CHECKPOINT)
+    with pytest.raises(ValueError, match='not a whole checkpoint .its hist'):
+        run(checkpoint=file)
+
+
+def test_a_second_training_with_the_same_checkpoint_is_refused(tmp_path):
+    file = tmp_path / 'run.checkpoint'
+    with (training._alone(file),
+          pytest.raises(ValueError, match='another training goes on with it')):
+        run(checkpoint=file)
+    assert not file.exists()
+    run(checkpoint=file)
+    assert file.exists()
+
+
 def change_run(file, change):
     """Rewrite what a checkpoint says of its run."""
     state = load_state(file, training.CHECKPOINT)
@@ -205,7 +241,10 @@ def test_a_checkpoint_of_an_older_version_goes_on(tmp_path):
     file = tmp_path / 'run.checkpoint'
     _, history = run(checkpoint=file)
     change_run(file, lambda said: [said.pop(key)
-                                   for key in ('bfloat16', 'sizes', 'start')])
+                                   for key in ('bfloat16', 'sizes', 'start',
+                                               'drawing')])
+    # The checksum of the pictures had the name of their style.
+    change_run(file, lambda said: said.update(pictures=said.pop('checksum')))
     assert run(checkpoint=file)[1] == history
     with pytest.raises(ValueError, match='bfloat16 True, not False'):
         run(checkpoint=file, bfloat16=False)

@@ -237,15 +237,15 @@ def load_tensors(path, description):
         for what is looked at, and writing to them leaves the file alone.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        OSError: the file cannot be opened, or there is none.
         DamagedFile: it is no safetensors file, is cut short, holds something
             else, or its checksum is wrong.
     """
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(errno.ENOENT, 'no such file', str(path))
+    with open(path, 'rb'):
+        pass  # a file that cannot be opened may be whole
     try:
         with safe_open(path, 'pt') as file:
             header = file.metadata() or {}
@@ -323,8 +323,9 @@ def _put_tensors(value, tensors):
     if not isinstance(value, dict):
         return value
     if 'tensor' in value:
-        # A copy of its own: a file in use cannot be replaced on Windows.
-        return tensors[value['tensor']].clone(
+        # Named once, for each takes memory; and a copy of its own, for a file
+        # in use cannot be replaced on Windows.
+        return tensors.pop(value['tensor']).clone(
             memory_format=torch.channels_last if value['channels_last']
             else torch.contiguous_format)
     return {key: _put_tensors(each, tensors) for key, each in value['items']}

@@ -16,6 +16,7 @@ which is why paths here are used only as far as both kinds go.
 """
 import hashlib
 import io
+import reprlib
 import warnings
 import zipfile
 import zlib
@@ -456,7 +457,8 @@ def _square(part, name):
         return None, (1, 1)
     stated, path, line = part.sizes.get(name, (image.size, '', 0))
     if stated != image.size:
-        part.complain(f'width {stated[0]!r}, height {stated[1]!r}: {name} is '
+        width, height = map(reprlib.repr, stated)
+        part.complain(f'width {width}, height {height}: {name} is '
                       f'{image.width} by {image.height} pixels as one sees '
                       'it, and its boxes must be too', line, path)
     for row in part.rows[name]:

@@ -10,7 +10,8 @@ import unicodedata
 from dataclasses import dataclass, field
 
 MAX_CLASSES = 1000
-MAX_BOXES = 10_000  # in one picture; every picture's rows are filled up to it
+MAX_PROBLEMS = 1000  # of a part: a file of nothing else would fill the memory
+MAX_BOXES = 2000  # in one picture; every picture's rows are filled up to it
 SLACK = 0.02  # pixels that rounding to two decimals may put a side off
 FEW = 3  # of many names, those that a message spells out
 
@@ -80,7 +81,12 @@ class Part:
         return bool(self.reader and self.reader.NAMED)
 
     def complain(self, text, line=0, path=''):
-        self.problems.append(Problem(self.file, line, text, path))
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(Problem(self.file, line, text, path))
+        elif len(self.problems) == MAX_PROBLEMS:
+            self.problems.append(Problem(
+                self.file, 0, f'more is wrong than these {MAX_PROBLEMS:,} '
+                'things; the rest is told when they are mended'))
 
     def add(self, picture, row):
         """Take in a row of a picture, unless the picture has too many."""
@@ -232,6 +238,13 @@ def number_classes(parts, classes):
         names = _numbers(parts, digits)
     else:
         names = sorted(named | (listed - digits))
+    if len(names) > MAX_CLASSES:
+        next(part for part in parts if part.labels()).complain(
+            f'{len(names):,} different classes, as {some(names)}; at most '
+            f'{MAX_CLASSES:,} can be learnt')
+        for part in parts:
+            part.numbers = dict.fromkeys(part.labels())
+        return names[:MAX_CLASSES]
     for part in parts:
         # Numbers stand for the names of a list, too, but not for COCO's.
         by_number = (numbered or classes is not None) and not part.named
@@ -278,6 +291,9 @@ def checked_classes(classes):
     if not classes or not all(
             isinstance(each, str) and each for each in classes):
         raise ValueError(f'classes = {classes}: a list of names is needed')
+    if len(classes) > MAX_CLASSES:
+        raise ValueError(f'classes = {some(classes)}: at most '
+                         f'{MAX_CLASSES:,} can be learnt')
     classes = [nfc(each) for each in classes]
     if len(set(classes)) < len(classes):
         raise ValueError(f'classes = {classes}: a name appears twice')

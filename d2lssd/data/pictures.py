@@ -9,11 +9,15 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 SIDE = 256  # pixels: width and height of every picture in a data set
 # Pillow's own line between a large photograph and an attack on memory.
 MAX_PIXELS = 89_478_485
+# What Pillow may open. Others of its readers run programs that a file holds
+# (EPS, and IPTC, which hands on to it), or have few users who would notice.
+KINDS = ('AVIF', 'BMP', 'GIF', 'ICO', 'JPEG', 'JPEG2000', 'PCX', 'PNG', 'PPM',
+         'TGA', 'TIFF', 'WEBP')
 # The kinds of file that telephones write, after "ftyp" (ISO 14496-12).
 HEIC = b'heic', b'heix', b'hevc', b'mif1', b'msf1'
 MOVIE = b'iso', b'mp4', b'qt', b'M4V', b'3gp', b'avc1'
@@ -51,7 +55,7 @@ def _open(file, name):
         with _quietly, warnings.catch_warnings():
             # Pillow warns of what is refused below.
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-            image = Image.open(file)
+            image = Image.open(file, formats=_kinds())
     except UnidentifiedImageError as error:
         raise ValueError(f'{name}: {_look(file)}') from error
     except Image.DecompressionBombError as error:
@@ -75,41 +79,54 @@ def to_rgb(image, name='picture'):
     Raises:
         ValueError: see `open_image`.
     """
-    if image.format == 'EPS':  # Pillow would run Ghostscript on it
-        raise ValueError(f'{name}: a PostScript program, not a picture; '
-                         'save it as PNG or JPEG')
+    if image.format in ('EPS', 'IPTC'):  # Pillow would run Ghostscript on it
+        raise ValueError(f'{name}: may hold a PostScript program, which is '
+                         'not run; save it as PNG or JPEG')
     if min(image.size) < 1:
         raise ValueError(f'{name}: a picture of {image.width}×{image.height} '
                          'pixels has nothing in it')
     if image.width * image.height > MAX_PIXELS:
         raise _too_large(name, image.width * image.height)
     try:
-        image.load()
-    except Exception as error:
-        raise _damaged(name, error) from error
-    with contextlib.suppress(Exception):  # broken EXIF data turn nothing
-        image = ImageOps.exif_transpose(image)
-    try:
-        return _to_rgb(image, name)
+        try:
+            image.load()
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise _damaged(name, error) from error
+        return _to_rgb(_upright(image), name)
+    except MemoryError as error:
+        raise ValueError(f'{name}: too little memory for a picture of '
+                         f'{image.width}×{image.height} pixels; make it '
+                         'smaller first') from error
     except (OSError, OverflowError, TypeError) as error:
         raise _damaged(name, error) from error
 
 
+def _upright(image):
+    """Turned as its EXIF data say; itself where they say nothing."""
+    with contextlib.suppress(Exception):  # broken EXIF data turn nothing
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            return ImageOps.exif_transpose(image)
+    return image
+
+
 def _to_rgb(image, name):
+    """A new picture, with no more copies on the way than it takes."""
     if image.mode.startswith('I') or image.mode == 'F':
         return _eight_bits(np.asarray(image), name).convert('RGB')
     if image.has_transparency_data:
         image = image.convert('RGBA')
-        white = Image.new('RGBA', image.size, 'white')
-        return Image.alpha_composite(white, image).convert('RGB')
+        white = Image.new('RGB', image.size, 'white')
+        white.paste(image, mask=image)
+        return white
     return image.convert('RGB')
 
 
 def _eight_bits(values, name):
     """Grey values of more than 8 bits, or floating point, as 8-bit grey."""
     whole = values.dtype.kind in 'iu'
-    values = values.astype(np.float64)
-    low, high = values.min(), values.max()
+    low, high = float(values.min()), float(values.max())
     # Of 16 bits, many cameras and tools fill but 12 or 8.
     tops = [255, 4095, 65535] if whole else [1, 255, 65535]
     # A NaN fails both comparisons.
@@ -117,7 +134,10 @@ def _eight_bits(values, name):
     if top is None:
         raise ValueError(f'{name}: its grey values run from {low:g} to '
                          f'{high:g}; 0 to {tops[-1]} can be shown')
-    return Image.fromarray(np.round(values * (255 / top)).astype(np.uint8))
+    grey = np.empty(values.shape, np.uint8)
+    for some, rows in zip(grey, values):  # whole, it would take ten bytes each
+        some[:] = np.round(rows.astype(np.float64) * (255 / top))
+    return Image.fromarray(grey)
 
 
 def _too_large(name, pixels):
@@ -158,7 +178,8 @@ def _kind(start):
         start.decode('utf-8')
     except UnicodeDecodeError as error:
         if error.start < len(start) - 4:  # not just a cut last character
-            return f'data that begin with the bytes {start[:8].hex(" ")}'
+            return (f'data that begin with the bytes {start[:8].hex(" ")}; '
+                    f'{", ".join(_kinds())} can be read')
     return f'text that begins with {start[:24].decode("utf-8", "replace")!r}'
 
 
@@ -179,10 +200,16 @@ def to_square(image, size=SIDE):
 
 
 @functools.cache
+def _kinds():
+    """Those of `KINDS` that this Pillow was built to open."""
+    Image.init()
+    return [kind for kind in KINDS if kind in Image.OPEN]
+
+
+@functools.cache
 def _suffixes():
     kinds = Image.registered_extensions()
-    return {suffix for suffix, kind in kinds.items()
-            if kind in Image.OPEN} - {'.eps', '.ps'}
+    return {suffix for suffix, kind in kinds.items() if kind in _kinds()}
 
 
 def is_picture_name(name):
