@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         'boxes': ['box_center_to_corner', 'box_corner_to_center', 'box_iou',
                   'offset_boxes', 'offset_inverse'],
         'anchors': ['check_labels', 'match_anchors', 'multibox_prior',
-                    'multibox_target'],
+                    'multibox_target', 'object_weights'],
         'detection': ['fuse_boxes', 'multibox_detection', 'nms',
                       'vote_boxes'],
         'judge': ['Judge', 'hear_boxes', 'judge_boxes', 'teach_judge'],

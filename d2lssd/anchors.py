@@ -183,8 +183,9 @@ def object_weights(anchors, labels, power, ignored=None):
         anchors, labels: as for `multibox_target`.
         power: an anchor weighs ``n**-power``, if n anchors match its object:
             0 makes all anchors equal, 1 all objects.
-        ignored: background anchors weigh nothing whose IoU with an object is
-            at least this; None for all to weigh 1.
+        ignored: background anchors weigh nothing whose IoU with one object
+            is at least this, and with no second one; None for all to weigh 1.
+            Those between two stay background, for a box there is a mistake.
 
     Returns:
         Float tensor ``(B, A)``: 1 on the average of matched anchors, and 1 for
@@ -194,12 +195,17 @@ def object_weights(anchors, labels, power, ignored=None):
     """
     match = match_anchors(anchors[0], labels)  # (B, A)
     matched = match >= 0
-    same = F.one_hot(match + 1, labels.shape[1] + 1).sum(1)  # (B, m + 1)
+    same = match.new_zeros(len(match), labels.shape[1] + 1)
+    same.scatter_add_(1, match + 1, torch.ones_like(match))
     weights = same.gather(1, match + 1).float() ** -power
     scale = (weights * matched).sum() / matched.sum()
-    rest = 1 if ignored is None else (
-        match_anchors(anchors[0], labels, ignored) < 0).float()
-    return torch.where(matched, weights / scale, rest)
+    near = torch.zeros_like(match)  # how many objects
+    if ignored is not None:
+        columns = columns_of(anchors[0])
+        boxes = labels[..., 1:].masked_fill(labels[..., :1] < 0, 0)
+        for some in boxes.unbind(1):  # one of each image
+            near += iou_of_columns(columns_of(some), columns) >= ignored
+    return torch.where(matched, weights / scale, (near != 1).float())
 
 
 def check_labels(labels, num_classes=None):

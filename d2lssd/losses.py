@@ -70,9 +70,9 @@ def balanced_loss(cls_preds, cls_labels, bbox_preds, bbox_labels, bbox_masks,
         bbox_weight: weight of the offsets against the classes.
         gamma: if given, all anchors count, each by its `focal_loss`, and
             `negative_ratio` says nothing.
-        weights: float tensor ``(B, A)`` of anchors, as from
-            ``d2lssd.anchors.object_weights``; None for 1. An anchor of weight
-            0 takes no other's place among the worst.
+        weights: float tensor ``(B, A)`` of anchors, as from `object_weights`;
+            None for 1. An anchor of weight 0 takes no other's place among the
+            worst.
 
     Returns:
         Float tensor ``()``.

@@ -126,10 +126,11 @@ class Recipe:
         gamma: of the focal loss.
         sigma: of `smooth_l1`; None for plain L1.
         bbox_weight: of the offsets' loss beside that of the classes.
-        balance: power of ``object_weights``, so that an object with many
+        balance: power of `object_weights`, so that an object with many
             anchors does not outweigh one with few; 0 for none.
-        ignored: IoU with an object from which on a background anchor counts
-            for nothing, for it nearly matches; None for all to count.
+        ignored: IoU from which on a background anchor counts for nothing, for
+            it nearly matches an object, unless it so nearly matches two; None
+            for all to count.
         optimizer: 'sgd' or 'adamw'.
         lr: its learning rate, the highest with 'one-cycle'.
         weight_decay: of the optimizer.
@@ -218,7 +219,7 @@ RECIPES['worn'] = dataclasses.replace(
 # The background taken most for bananas is anchors that nearly match one; where
 # these count for nothing, what is no banana gets its turn.
 RECIPES['wild'] = dataclasses.replace(
-    RECIPES['worn'], num_epochs=60, num_bananas=(0, 4), ignored=0.35)
+    RECIPES['worn'], num_epochs=120, num_bananas=(0, 4), ignored=0.35)
 # For bananas of one size in good light, as in the data set, but up to eight.
 # Ten negatives for one positive: what is no banana should rarely score much.
 RECIPES['touching'] = dataclasses.replace(
@@ -234,7 +235,7 @@ RECIPES['heaped'] = dataclasses.replace(
     RECIPES['worn'], num_epochs=48, pictures='clear', num_bananas=(0, 6),
     num_pictures=24 * EPOCH, negative_ratio=10)
 RECIPES['clear'] = dataclasses.replace(
-    RECIPES['heaped'], num_epochs=125, num_pictures=32 * EPOCH, ignored=0.35)
+    RECIPES['heaped'], num_epochs=150, num_pictures=32 * EPOCH, ignored=0.35)
 # Bytes that must be free for each pixel of a minibatch, so that training keeps
 # memory: 6 GB for 32 pictures.
 ROOM = 6e9 / (32 * SIDE**2)

@@ -419,7 +419,7 @@ def test_weights_of_an_objects_anchors_worked_by_hand(power):
                              [.6, .6, .9, .9], [.5, 0, .6, .1]]])
     labels = torch.tensor([[[0, 0, 0, .4, .4], [0, .6, .6, .9, .9],
                             [-1, -1, -1, -1, -1]]])
-    weights = d2lssd.anchors.object_weights(anchors, labels, power)
+    weights = d2lssd.object_weights(anchors, labels, power)
     mean = (3 * 3**-power + 1) / 4
     torch.testing.assert_close(weights, torch.tensor(
         [[3**-power / mean] * 3 + [1 / mean, 1]]))
@@ -429,7 +429,7 @@ def test_weights_of_an_objects_anchors_worked_by_hand(power):
 def test_without_objects_all_weights_are_one(ignored):
     anchors = torch.rand(1, 5, 4).sort(-1).values[..., [0, 1, 2, 3]]
     for labels in torch.full((2, 1, 5), -1.0), torch.zeros(2, 0, 5):
-        weights = d2lssd.anchors.object_weights(anchors, labels, 0.5, ignored)
+        weights = d2lssd.object_weights(anchors, labels, 0.5, ignored)
         assert weights.equal(torch.ones(2, 5))
 
 
@@ -441,5 +441,21 @@ def test_anchors_that_nearly_match_weigh_nothing():
     labels = torch.tensor([[[0, 0, 0, 1, 1]], [[0, 0, 0, 1, 0.4]]])
     kinds = d2lssd.multibox_target(anchors, labels)[2]
     assert kinds.tolist() == [[1, 0, 0, 0, 0]] * 2
-    weights = d2lssd.anchors.object_weights(anchors, labels, 0, 0.25)
+    weights = d2lssd.object_weights(anchors, labels, 0, 0.25)
     assert weights.tolist() == [[1, 0, 0, 1, 1], [1, 0, 1, 1, 1]]
+
+
+def test_anchors_between_two_objects_stay_background():
+    # The first two match the halves; then 0.44 of both, 0.42 and 0.13, and
+    # 0.4 and 0.
+    anchors = torch.tensor([[0, .5], [.5, 1], [.1, .9], [.25, .6], [0, .2]])
+    anchors = torch.stack([anchors[:, 0], torch.zeros(5),
+                           anchors[:, 1], torch.ones(5)], 1)[None]
+    labels = torch.tensor([[[0, 0, 0, .5, 1], [0, .5, 0, 1, 1],
+                            [-1, -1, -1, -1, -1]]])
+    assert d2lssd.multibox_target(anchors, labels)[2].tolist() == [
+        [1, 1, 0, 0, 0]]
+    for ignored, expected in ((0.35, [1, 1, 1, 0, 0]),
+                              (0.1, [1, 1, 1, 1, 0])):
+        weights = d2lssd.object_weights(anchors, labels, 0, ignored)
+        assert weights.tolist() == [expected]
