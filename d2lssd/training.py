@@ -517,18 +517,18 @@ def _alone(checkpoint):
         yield
         return
     name = hashlib.sha1(os.fsencode(Path(checkpoint).resolve())).hexdigest()
-    lock = FileLock(Path(tempfile.gettempdir()) / f'd2lssd-{name}.lock')
-    try:
-        with contextlib.suppress(PermissionError):  # then it must do without
-            lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ValueError(f'{checkpoint}: another training goes on with it; '
-                         'stop that one, or give another checkpoint'
-                         ) from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = Path(tempfile.gettempdir())
+            stack.enter_context(FileLock(folder / f'd2lssd-{name}.lock',
+                                         timeout=0))
+        except Timeout as error:
+            raise ValueError(f'{checkpoint}: another training goes on with '
+                             'it; stop that one, or give another checkpoint'
+                             ) from error
+        except (OSError, NotImplementedError):
+            pass  # no place for a lock, or none of this kind: without it
         yield
-    finally:
-        lock.release()
 
 
 def _train(recipe, net, source, seed, device, checkpoint, progress, validate):

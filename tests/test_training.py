@@ -203,6 +203,14 @@ def test_a_second_training_with_the_same_checkpoint_is_refused(tmp_path):
     assert file.exists()
 
 
+def test_where_no_lock_can_be_made_training_does_without(
+        tmp_path, monkeypatch):
+    def fail():
+        raise FileNotFoundError('no usable temporary directory')
+    monkeypatch.setattr('tempfile.gettempdir', fail)
+    assert len(run(checkpoint=tmp_path / 'run.checkpoint')[1]) == 2
+
+
 def change_run(file, change):
     """Rewrite what a checkpoint says of its run."""
     state = load_state(file, training.CHECKPOINT)
