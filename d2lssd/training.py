@@ -495,8 +495,9 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
         `KeyboardInterrupt` is passed on.
 
     Raises:
-        ValueError: unknown recipe or change; a checkpoint of another recipe;
-            a source that cannot be read.
+        ValueError: unknown recipe or change; a checkpoint of another recipe,
+            or with which another training goes on; a source that cannot be
+            read.
         FloatingPointError: the loss is no longer a number.
         ConnectionError: of several processes (see ``d2lssd.distributed``), one
             ended.
@@ -556,9 +557,9 @@ def _train(recipe, net, source, seed, device, checkpoint, progress, validate):
         if progress and run.history and distributed.rank() == 0:
             print(f'{checkpoint}: goes on after epoch {len(run.history)} of '
                   f'{recipe.num_epochs}', file=sys.stderr)
+    # Weights, not epochs: of two files both may be whole, and of other runs.
     distributed.check_same(int(run.weights(), 16),
-                           f'what lies in {checkpoint}' if run.history else
-                           'what they start from')
+                           f'what lies in {checkpoint}')
     pictures = pictures and _on_card(pictures, device)
     epochs = batches(recipe, len(run.history), source, seed, pictures)
     bar = tqdm(total=recipe.num_epochs * steps, unit='step',

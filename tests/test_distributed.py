@@ -119,6 +119,13 @@ def test_what_two_have_begun_one_ends(folder, both, alone):
         assert torch.equal(value, both[0]['whole']['state'][name])
 
 
+def test_checkpoints_of_equal_length_that_differ_are_refused(both, folder):
+    for rank, each in enumerate(both):
+        assert each['strangers'] == (
+            f'what lies in {folder}/{rank}.checkpoint is not the same on all '
+            'machines: each must see the same files')
+
+
 def test_one_process_measures_without_the_other(both):
     """To wait for the answers of all would be to wait for ever."""
     assert both[0]['measured'] == pytest.approx(1)
@@ -214,7 +221,7 @@ def command(tmp_path):
     return list(map(str, command))
 
 
-@pytest.mark.skipif(os.name != 'posix', reason='POSIX only')
+@pytest.mark.skipif(os.name != 'posix', reason='Windows has no SIGKILL')
 def test_a_killed_process_ends_the_run_and_one_process_goes_on(
         tmp_path, command):
     from d2lssd.__main__ import main
@@ -235,7 +242,7 @@ def test_a_killed_process_ends_the_run_and_one_process_goes_on(
     assert (tmp_path / 'out.safetensors').exists()
 
 
-@pytest.mark.skipif(os.name != 'posix', reason='POSIX only')
+@pytest.mark.skipif(os.name != 'posix', reason='Windows has no SIGKILL')
 def test_the_first_process_may_be_killed_before_it_has_read_a_picture(
         tmp_path, command):
     (tmp_path / 'killed.py').write_text(KILLED_EARLY)

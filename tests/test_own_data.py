@@ -472,3 +472,15 @@ def test_parts_of_exams_are_not_kept_on_disk(tmp_path, monkeypatch):
     assert not list(tmp_path.rglob('*.npz')) + list(tmp_path.rglob('*.npy'))
     assert sum(f.stat().st_size for f in tmp_path.rglob('*')
                if f.is_file()) < 100_000
+
+
+def test_too_little_memory_is_told_in_a_line(monkeypatch, capsys):
+    def none(*arguments, **options):
+        raise MemoryError('Unable to allocate 183. GiB')
+    monkeypatch.setattr('d2lssd.data.BananasDataset', none)
+    monkeypatch.setattr('d2lssd.evaluation.BananasDataset', none)
+    assert main(['evaluate', '--weights', 'balanced']) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert err == ('d2lssd: too little memory for so many or so large '
+                   'pictures (Unable to allocate 183. GiB)\n')
