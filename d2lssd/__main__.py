@@ -96,7 +96,8 @@ def build_parser():
                      'faster')
     sub.add_argument('--no-voting', dest='voting', action='store_false',
                      help='do not place a box by all that were found with it, '
-                     "nor ask the judge ('plain' has one)")
+                     "nor ask the judge ('wild', 'clear' and 'plain' have "
+                     'one)')
     sub.add_argument('--json', action='store_true',
                      help='print one JSON object an image')
     sub.add_argument('--save', metavar='OUT.png',
@@ -134,13 +135,14 @@ def build_parser():
                      'each epoch; go on from there if it exists '
                      '(default: beside the weights)')
     sub.add_argument('--judge', action='store_true',
-                     help='at the end, teach a judge, which scores the boxes '
-                     'in place of their anchors, from 8000 other drawn '
-                     'training pictures, half of them without bananas')
+                     help='at the end, teach a judge, which looks at each box '
+                     'once more and scores it in place of its anchor, from '
+                     '12 000 other drawn training pictures, half of them '
+                     'without bananas')
     sub.add_argument('--precision', type=probability, metavar='P',
                      help='at the end, shift the scores until, from 0.5 on, '
                      'this share of the detections on other drawn training '
-                     'pictures is right')
+                     "pictures is right; then the judge's, if there is one")
     sub.add_argument('--exam', action='store_true',
                      help='measure at the end, as `evaluate` does; a folder '
                      'is always measured')
@@ -163,7 +165,8 @@ def build_parser():
                      'its 256 x 256 pixels')
     sub.add_argument('--no-voting', dest='voting', action='store_false',
                      help='do not place a box by all that were found with it, '
-                     "nor ask the judge ('plain' has one)")
+                     "nor ask the judge ('wild', 'clear' and 'plain' have "
+                     'one)')
     sub.add_argument('--json', action='store_true',
                      help='print one JSON object')
 
@@ -349,8 +352,8 @@ def run_train(args):
     from torch.utils.data import DataLoader
 
     from d2lssd.data import BananasDataset
+    from d2lssd.data.files import check_writable
     from d2lssd.distributed import on_this_machine, rank
-    from d2lssd.evaluation import set_operating_point
     from d2lssd.judge import teach_judge
     from d2lssd.prediction import (
         load_weights,
@@ -389,6 +392,7 @@ def run_train(args):
         raise ValueError(f'--checkpoint {checkpoint}: the results go there; '
                          'give it another name')
     refuse_stranger(out)
+    check_writable(out)
     _, place = on_this_machine()
     if out.exists() and not checkpoint.exists() and place == 0:
         print(f'{out}: will be replaced when the training is done; --save '
@@ -402,6 +406,12 @@ def run_train(args):
     card = {**describe_run(recipe, args.seed, args.source),
             'start': Path(start).name, 'history': history}
     save_weights(net, out, card)
+    choosing = args.precision and DataLoader(
+        other_pictures(recipe, args.seed), 50)
+    if args.precision:  # for who takes the anchors' scores
+        card['operating point'] = choose_point(net, choosing, args.precision,
+                                               out)
+        save_weights(net, out, card)
     if args.judge:
         try:
             card['judge'] = teach_judge(
@@ -410,15 +420,10 @@ def run_train(args):
         except ValueError as error:
             raise ValueError(f'--judge: {error}; the weights are in {out}, '
                              'without a judge') from error
-        save_weights(net, out, card)
-    if args.precision:
-        try:
-            card['operating point'] = set_operating_point(
-                net, DataLoader(other_pictures(recipe, args.seed), 50),
-                args.precision, progress=True)
-        except ValueError as error:
-            raise ValueError(f'--precision: {error}; the weights are in '
-                             f'{out}, scores as they were learnt') from error
+        if args.precision:
+            save_weights(net, out, card)
+            card['judge']['operating point'] = choose_point(
+                net, choosing, args.precision, out)
         save_weights(net, out, card)
     if args.exam or own:  # measured is what was written, in half precision
         written = load_weights(out)
@@ -441,6 +446,16 @@ def run_train(args):
     if 'exams with tiles' in card:
         print('with a second look, at enlarged parts:')
         print_results(card['exams with tiles'])
+
+
+def choose_point(net, pictures, precision, path):
+    """Set the operating point of weights that have been saved."""
+    from d2lssd.evaluation import set_operating_point
+    try:
+        return set_operating_point(net, pictures, precision, progress=True)
+    except ValueError as error:
+        raise ValueError(f'--precision: {error}; the weights are in {path}, '
+                         'scores as they were learnt') from error
 
 
 def run_evaluate(args):

@@ -285,6 +285,7 @@ def save_weights(net, path, card=None):
               'sizes': json.dumps(net.sizes)}
     if side_of(net):
         header['side'] = str(net.side)
+    header['crc32'] = _checksum(state, header)
     with replacing(path) as temporary:
         save_file(state, temporary, header)
     if card is not None:
@@ -343,8 +344,9 @@ def load_weights(path):
 
     Raises:
         OSError: the file cannot be opened.
-        ValueError: it is no safetensors file, is cut short, or holds another
-            network; the message names it and the first difference.
+        ValueError: it is no safetensors file, is cut short or damaged, or
+            holds another network; the message names it and the first
+            difference.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -363,6 +365,10 @@ def load_weights(path):
             '[1-9][0-9]{0,3}', count):
         raise ValueError(f'{path}: not written by d2lssd.save_weights '
                          f'(its header says {str(header)[:200]})')
+    noted = header.pop('crc32', None)  # once, none was
+    if noted not in (None, _checksum(state, header)):
+        raise ValueError(f'{path}: damaged, for its checksum is not the '
+                         f'{noted[:60]!r} of its header; copy it again')
     judged = any(name.startswith('judge.') for name in state)
     with torch.device('meta'):  # a number of classes may be a lie: no memory
         expected = _network(count, judged).state_dict()
@@ -382,6 +388,12 @@ def load_weights(path):
                          else value for name, value in state.items()})
     # As in training: predicting takes a third less time so.
     return net.eval().to(memory_format=torch.channels_last)
+
+
+def _checksum(state, header):
+    """That of weights and of what a header says of them."""
+    return checksum({**state, json.dumps(header, sort_keys=True):
+                     torch.empty(0)})
 
 
 def _network(count, judged):

@@ -1,5 +1,6 @@
 """Training: the loop, and recipes for it."""
 import contextlib
+import copy
 import dataclasses
 import hashlib
 import itertools
@@ -413,7 +414,7 @@ def judge_pictures(recipe, seed=0, count=None):
     Args:
         recipe, seed: as for `other_pictures`, but none of these are among
             them.
-        count: how many, None for four thousand; and as many more without
+        count: how many, None for six thousand; and as many more without
             bananas, from which it learns what false alarms look like.
 
     Returns:
@@ -421,7 +422,7 @@ def judge_pictures(recipe, seed=0, count=None):
         number of labels changing in the middle.
     """
     return ConcatDataset([
-        BananasDataset(True, count=count or 4 * EPOCH, seed=seed + 2,
+        BananasDataset(True, count=count or 6 * EPOCH, seed=seed + 2,
                        cache=False, **_options(recipe, 'drawn') | change)
         for change in ({}, {'num_bananas': 0})])
 
@@ -490,8 +491,9 @@ def train(recipe='source', net=None, source='drawn', seed=0, device=None,
         Tuple of the network, on the device, and the history: a list with a
         dict for each epoch of ``'loss'``, ``'class error'``, ``'bbox mae'``,
         ``'seconds'`` and, if asked for, of what `evaluate` gives. Who presses
-        stop in a notebook gets both as they are then, with a warning. Where
-        there is a checkpoint, where no epoch was done, and in a script,
+        stop in a notebook gets both as they are then, or the network of the
+        best epoch, where each is measured, with a warning. Where there is a
+        checkpoint, where no epoch was done, and in a script,
         `KeyboardInterrupt` is passed on.
 
     Raises:
@@ -579,7 +581,7 @@ def _train(recipe, net, source, seed, device, checkpoint, progress, validate):
             for epoch in epochs:
                 run.one_epoch(epoch, device, bar)
                 if validate:
-                    run.history[-1] |= evaluate(run.result(), validation)
+                    run.note(evaluate(run.result(), validation))
                 if checkpoint and distributed.rank() == 0:
                     run.save(checkpoint)
         except KeyboardInterrupt:
@@ -645,6 +647,7 @@ class _Run:
         self.source = os.path.normpath(source)
         self.start = self.weights()
         self.history = []
+        self.best = None  # epoch, AP and weights
         kind = {'sgd': torch.optim.SGD, 'adamw': torch.optim.AdamW}
         self.optimizer = kind[recipe.optimizer](
             net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
@@ -735,6 +738,14 @@ class _Run:
             facts = torch.stack([loss, right.float(), error.float()])
         return facts, cls_labels.numel()
 
+    def note(self, measured):
+        """Keep what was measured after an epoch, and the best weights."""
+        self.history[-1] |= measured
+        score = measured['AP'] or 0
+        if not self.best or score > self.best[1]:
+            self.best = len(self.history), score, copy.deepcopy(
+                self.result().state_dict())
+
     def stopped(self, checkpoint):
         """Someone pressed stop: say what becomes of the work."""
         where = (f'training stopped in epoch {len(self.history) + 1} of '
@@ -747,7 +758,12 @@ class _Run:
                 f'{where}, with nothing to keep') from None
         if not hasattr(sys, 'ps1'):  # a script that may record the result
             raise KeyboardInterrupt(where) from None
-        warnings.warn(f'{where}: the network is as it was then, and its '
+        when = 'then'
+        if self.best:
+            epoch, score, weights = self.best
+            self.result().load_state_dict(weights)
+            when = f'after epoch {epoch}, the best so far (AP {score:.3f})'
+        warnings.warn(f'{where}: the network is as it was {when}, and its '
                       'history ends with the last whole epoch', stacklevel=3)
 
     def result(self):

@@ -1,4 +1,5 @@
 """What all tests share: no network, no user's files, no window."""
+import collections
 import os
 import socket
 
@@ -25,6 +26,27 @@ LONG = ('test_weights.py', 'test_assignment.py', 'test_training.py',
 def pytest_collection_modifyitems(items):
     order = {name: i for i, name in enumerate(LONG)}
     items.sort(key=lambda item: order.get(item.path.name, len(LONG)))
+    for item in items:  # goes with the report, to whichever process prints it
+        item.user_properties += [('fault', mark.args[0]) for mark
+                                 in item.iter_markers('fault')]
+
+
+def pytest_terminal_summary(terminalreporter):
+    """List the faults that were caused on purpose, and how often it went well.
+    """
+    faults = collections.defaultdict(collections.Counter)
+    for outcome in 'passed', 'failed', 'error', 'skipped':
+        for report in terminalreporter.stats.get(outcome, []):
+            for key, fault in getattr(report, 'user_properties', []):
+                if key == 'fault':
+                    faults[fault][outcome] += 1
+    if not faults:
+        return
+    terminalreporter.section('faults caused on purpose')
+    for fault, outcomes in sorted(faults.items()):
+        counts = ', '.join(f'{n} {outcome}'
+                           for outcome, n in outcomes.items())
+        terminalreporter.line(f'{fault}: {counts}')
 
 
 @pytest.fixture(autouse=True, scope='session')

@@ -136,6 +136,7 @@ def test_a_file_put_there_by_hand_needs_no_network(home, monkeypatch):
     assert len(images) == 2
 
 
+@pytest.mark.fault('a download fails')
 def test_without_a_network_the_error_says_how_to_do_without(home):
     with pytest.raises(ConnectionError) as caught:
         original_bananas('train', 'http://127.0.0.1:9/b.zip', progress=False)
@@ -158,6 +159,7 @@ def test_an_address_that_is_none_is_named():
         original_bananas('train', 'nonsense', progress=False)
 
 
+@pytest.mark.fault('a download fails')
 def test_an_answer_of_not_found_is_named(server, home):
     server['status'] = 404
     with pytest.raises(ConnectionError, match='404'):
@@ -165,6 +167,7 @@ def test_an_answer_of_not_found_is_named(server, home):
     assert os.listdir(home) == []
 
 
+@pytest.mark.fault('a download fails')
 def test_a_connection_cut_midway_leaves_nothing(server, home):
     server['cut'] = len(server['data']) // 2
     with pytest.raises((ConnectionError, ValueError)):
@@ -174,6 +177,7 @@ def test_a_connection_cut_midway_leaves_nothing(server, home):
     assert len(fetch(server)[0]) == 5
 
 
+@pytest.mark.fault('a download fails')
 def test_damaged_bytes_are_refused_and_nothing_kept(server, home):
     right = sha1(server['data'])
     damaged = bytearray(server['data'])
@@ -184,6 +188,7 @@ def test_damaged_bytes_are_refused_and_nothing_kept(server, home):
     assert os.listdir(home) == []
 
 
+@pytest.mark.fault('a download fails')
 def test_a_server_that_never_ends_is_cut_off(server, home, monkeypatch):
     monkeypatch.setattr(archive, 'MAX_ARCHIVE', 1000)
     with pytest.raises(ValueError, match='more than 1,000 bytes'):
@@ -191,6 +196,7 @@ def test_a_server_that_never_ends_is_cut_off(server, home, monkeypatch):
     assert os.listdir(home) == []
 
 
+@pytest.mark.fault('a kept file is damaged or a pickle')
 def test_a_damaged_file_at_hand_is_named_and_fetched_again(server, home):
     fetch(server, 'val')
     path, = home.glob('*.zip')
@@ -201,6 +207,7 @@ def test_a_damaged_file_at_hand_is_named_and_fetched_again(server, home):
     assert len(images) == 5
 
 
+@pytest.mark.fault('an archive escapes its folder, never ends or lies')
 def test_what_is_no_archive_is_named_and_removed(server, home):
     server['data'] = b'<html>please log in</html>'
     with pytest.raises(ValueError, match='not a zip') as caught:
@@ -210,6 +217,7 @@ def test_what_is_no_archive_is_named_and_removed(server, home):
     assert os.listdir(home) == []
 
 
+@pytest.mark.fault('the disk is full')
 def test_no_room_for_the_archive_is_an_error_with_a_way_out(server,
                                                            monkeypatch):
     def full(self, data):
@@ -226,6 +234,7 @@ def link(name):
     return info
 
 
+@pytest.mark.fault('an archive escapes its folder, never ends or lies')
 @pytest.mark.parametrize('name', [
     '../escape.png', 'bananas_train/images/../../../escape.png',
     '/etc/escape', 'C:/escape.png', 'bananas_train\\..\\escape',
@@ -237,6 +246,7 @@ def test_an_archive_that_leads_out_of_itself_is_refused(server, home, name):
     assert os.listdir(home) == []
 
 
+@pytest.mark.fault('an archive escapes its folder, never ends or lies')
 def test_an_archive_that_expands_without_end_is_refused(server):
     server['data'] = zipped({**members(), 'zeros': bytes(5_000_000)})
     assert len(server['data']) < 100_000
@@ -249,6 +259,7 @@ def test_an_archive_that_expands_without_end_is_refused(server):
         archive.MAX_CONTENTS = before
 
 
+@pytest.mark.fault('an archive escapes its folder, never ends or lies')
 def test_a_file_that_lies_about_its_size_is_refused(server):
     name = 'banana-detection/bananas_train/label.csv'
     data = bytearray(server['data'])
@@ -261,12 +272,14 @@ def test_a_file_that_lies_about_its_size_is_refused(server):
         fetch(server)
 
 
+@pytest.mark.fault('an archive escapes its folder, never ends or lies')
 def test_an_archive_of_too_many_files_is_refused(server, monkeypatch):
     monkeypatch.setattr(archive, 'MAX_MEMBERS', 8)
     with pytest.raises(ValueError, match='holds 9 files; at most 8'):
         fetch(server)
 
 
+@pytest.mark.fault('an archive escapes its folder, never ends or lies')
 def test_an_encrypted_archive_is_refused(server):
     data = bytearray(server['data'])
     place = data.index(b'PK\x01\x02')
@@ -287,6 +300,7 @@ def test_an_archive_that_lacks_a_file_is_refused_by_its_name(server, missing):
         fetch(server)
 
 
+@pytest.mark.fault('an archive escapes its folder, never ends or lies')
 def test_other_files_in_an_archive_are_never_read(server):
     server['data'] = zipped({**members(), '__MACOSX/x': b'',
                              'setup.py': b'raise SystemExit'})

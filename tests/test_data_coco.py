@@ -363,6 +363,7 @@ def test_problems_come_in_the_order_of_the_file(tmp_path):
     assert paths == [f'annotations[{i}]' for i in range(12)]
 
 
+@pytest.mark.fault('a table has a formula, a BOM, CRLF or a thousand boxes')
 def test_more_boxes_than_any_picture_has_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(labels_module, 'MAX_BOXES', 3)
     make(tmp_path, content(*[box(i, 0, 9, 9) for i in range(6)]))
@@ -405,6 +406,7 @@ SOUND = st.builds(
     st.lists(BOXES, max_size=3))
 
 
+@pytest.mark.fault('a file holds anything at all')
 @settings(max_examples=100, deadline=None)
 @given(data=(FILES | SOUND | VALUES).map(lambda value: json.dumps(
     value).encode()) | st.binary(max_size=40))

@@ -110,6 +110,7 @@ def test_a_new_version_of_the_drawing_draws_anew(sketches, monkeypatch):
     assert len(sketches) == 2
 
 
+@pytest.mark.fault('a kept file is damaged or a pickle')
 def test_a_damaged_file_is_named_and_drawn_anew(sketches, home):
     first = drawn_bananas('train', 2)
     path, = home.iterdir()
@@ -143,6 +144,7 @@ def test_pictures_that_cannot_be_kept_are_still_given(sketches, tmp_path,
     assert len(images) == 2
 
 
+@pytest.mark.fault('a folder is read-only, or there is no home')
 def test_a_user_without_home_still_gets_pictures(sketches, monkeypatch):
     def cache_folder():
         raise OSError('no home folder found')
@@ -181,6 +183,7 @@ def test_workers_draw_the_same_as_one_process(monkeypatch):
     assert torch.equal(many[1][:5], alone[1])
 
 
+@pytest.mark.fault('memory runs out')
 def test_there_are_never_more_workers_than_fit_in_memory(monkeypatch):
     for processors, workers in (1, 1), (2, 2), (96, 8):
         monkeypatch.setattr(joblib, 'cpu_count', lambda n=processors: n)

@@ -54,6 +54,7 @@ def test_a_relative_name_and_a_tilde_are_made_absolute(monkeypatch, tmp_path):
     assert files.cache_folder() == Path.home() / 'there'
 
 
+@pytest.mark.fault('a folder is read-only, or there is no home')
 @pytest.mark.parametrize('answer', [Path('~/.cache/d2lssd'), RuntimeError])
 def test_a_user_without_home_is_told_what_to_set(monkeypatch, answer):
     def user_cache_path(*args, **kwargs):
@@ -121,6 +122,7 @@ def test_a_changed_bit_anywhere_is_noticed(tmp_path):
         assert all(torch.equal(back[key], tensors[key]) for key in back)
 
 
+@pytest.mark.fault('a kept file is damaged or a pickle')
 def test_a_file_cut_short_anywhere_is_noticed(tmp_path):
     path = tmp_path / 'a.safetensors'
     files.save_tensors(path, some_tensors(size=20), DESCRIPTION)
@@ -138,6 +140,7 @@ def test_a_file_that_holds_something_else_is_refused(tmp_path):
         files.load_tensors(path, DESCRIPTION)
 
 
+@pytest.mark.fault('a kept file is damaged or a pickle')
 def test_a_pickle_in_place_of_a_kept_file_is_never_run(tmp_path):
     class Bomb:
         def __reduce__(self):
@@ -150,6 +153,7 @@ def test_a_pickle_in_place_of_a_kept_file_is_never_run(tmp_path):
     assert not (tmp_path / 'boom').exists()
 
 
+@pytest.mark.fault('a kept file is damaged or a pickle')
 def test_recalling_a_damaged_file_warns_in_one_line_and_removes_it(tmp_path):
     path = tmp_path / 'a.safetensors'
     path.write_bytes(b'nonsense')
@@ -181,6 +185,7 @@ def test_an_error_while_writing_leaves_the_old_file(tmp_path, error):
     assert os.listdir(tmp_path) == ['a']
 
 
+@pytest.mark.fault('the disk is full')
 def test_no_room_is_an_error_that_says_where_and_what_to_do(tmp_path):
     with pytest.raises(OSError, match='make room') as caught:
         write_half_and_raise(tmp_path / 'a', OSError(errno.ENOSPC, 'full'))
@@ -190,6 +195,7 @@ def test_no_room_is_an_error_that_says_where_and_what_to_do(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.fault('the disk is full')
 def test_where_the_cache_has_no_room_the_variable_names_another(
         monkeypatch, tmp_path):
     monkeypatch.setenv('D2LSSD_HOME', str(tmp_path / 'home'))
@@ -237,6 +243,7 @@ def tiny_disk(tmp_path):
     subprocess.run(['umount', folder], check=True)
 
 
+@pytest.mark.fault('the disk is full')
 def test_a_full_disk_is_named_and_stays_tidy(tiny_disk):
     with pytest.raises(OSError, match='make room') as caught:
         files.save_tensors(tiny_disk / 'a', {'x': torch.zeros(1_000_000)}, {})
@@ -244,6 +251,7 @@ def test_a_full_disk_is_named_and_stays_tidy(tiny_disk):
     assert os.listdir(tiny_disk) == []
 
 
+@pytest.mark.fault('the disk is full')
 def test_a_full_disk_only_warns_where_keeping_is_a_convenience(tiny_disk):
     with pytest.warns(UserWarning, match='not kept for next time.*make room'):
         files.keep(tiny_disk / 'a', {'x': torch.zeros(1_000_000)}, {})
@@ -264,6 +272,7 @@ def test_a_folder_in_the_place_of_the_file_is_named(tmp_path):
     assert os.listdir(tmp_path) == ['a']
 
 
+@pytest.mark.fault('a folder is read-only, or there is no home')
 @NOT_ROOT
 def test_a_read_only_folder_is_named(tmp_path):
     tmp_path.chmod(0o500)
@@ -271,6 +280,7 @@ def test_a_read_only_folder_is_named(tmp_path):
         files.save_tensors(tmp_path / 'a', some_tensors(), DESCRIPTION)
 
 
+@pytest.mark.fault('a folder is read-only, or there is no home')
 def test_a_read_only_disk_is_named(monkeypatch, tmp_path):
     def mkdir(*args, **kwargs):
         raise OSError(errno.EROFS, 'Read-only file system')
@@ -285,6 +295,7 @@ def test_an_error_that_is_not_the_disks_is_passed_on_as_it_is(tmp_path):
         write_half_and_raise(tmp_path / 'a', ConnectionError('gone'))
 
 
+@pytest.mark.fault('training is killed at any moment')
 def test_leftovers_of_killed_writers_go_after_a_day(tmp_path):
     old, new = tmp_path / '.a.1234.part', tmp_path / '.a.5678.part'
     for each in old, new:
@@ -317,6 +328,7 @@ def value_of_whole_file(path):
     return content[0]
 
 
+@pytest.mark.fault('training is killed at any moment')
 @POSIX
 def test_a_killed_writer_leaves_a_whole_file(tmp_path):
     path = tmp_path / 'a'
@@ -337,6 +349,7 @@ def test_a_killed_writer_leaves_a_whole_file(tmp_path):
     assert path.read_text() == 'the next run writes as ever'
 
 
+@pytest.mark.fault('two runs at once')
 @POSIX
 def test_two_writers_at_once_leave_the_file_of_one(tmp_path):
     path = tmp_path / 'a'
@@ -357,6 +370,7 @@ def test_two_writers_at_once_leave_the_file_of_one(tmp_path):
     assert problems == ['', '']
 
 
+@pytest.mark.fault('a kept file is damaged or a pickle')
 def test_a_file_that_cannot_be_opened_is_not_called_damaged(
         tmp_path, monkeypatch):
     files.save_tensors(tmp_path / 'kept', {'a': torch.ones(2)}, {'kind': 'a'})

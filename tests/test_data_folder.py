@@ -144,11 +144,13 @@ def test_a_list_of_classes_that_is_none_is_refused(tmp_path, classes):
         read_folder(tmp_path, 'train', classes, progress=False)
 
 
+@pytest.mark.fault('a table has a formula, a BOM, CRLF or a thousand boxes')
 def test_a_formula_is_just_a_name(tmp_path):
     make(tmp_path, 'a.png,"=HYPERLINK(""x"")",0,0,9,9\n', ['a.png'])
     assert class_names(tmp_path) == ['=HYPERLINK("x")']
 
 
+@pytest.mark.fault('a table has a formula, a BOM, CRLF or a thousand boxes')
 @pytest.mark.parametrize('change', [
     lambda data: b'\xef\xbb\xbf' + data,
     lambda data: data.replace(b'\n', b'\r\n'),
@@ -181,6 +183,7 @@ def test_a_name_with_a_comma_or_a_line_break_may_be_quoted(tmp_path):
     assert check_folder(tmp_path) == []
 
 
+@pytest.mark.fault('a table has a formula, a BOM, CRLF or a thousand boxes')
 def test_a_thousand_boxes_in_a_picture_are_read(tmp_path):
     rows = [f'a.png,0,{i % 90},{i // 90},{i % 90 + 5},{i // 90 + 5}\n'
             for i in range(1000)]
@@ -190,6 +193,7 @@ def test_a_thousand_boxes_in_a_picture_are_read(tmp_path):
     assert (labels[0, :, 0] == 0).all()
 
 
+@pytest.mark.fault('a table has a formula, a BOM, CRLF or a thousand boxes')
 def test_more_boxes_than_any_picture_has_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(labels_module, 'MAX_BOXES', 3)
     make(tmp_path, ''.join(
@@ -199,6 +203,7 @@ def test_more_boxes_than_any_picture_has_are_refused(tmp_path, monkeypatch):
     assert 'at most 3' in problem.text
 
 
+@pytest.mark.fault('a table has a formula, a BOM, CRLF or a thousand boxes')
 @pytest.mark.parametrize(('row', 'words'), [
     ('a.png,-1,0,0,9,9', ['class', "'-1'", '0 to 999']),
     ('a.png,1.5,0,0,9,9', ['class', "'1.5'"]),
@@ -636,6 +641,7 @@ ROWS = st.lists(st.lists(CELLS, min_size=4, max_size=7).map(','.join),
                 max_size=6).map('\n'.join)
 
 
+@pytest.mark.fault('a file holds anything at all')
 @settings(max_examples=80, deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=ROWS.map(lambda rows: (HEADING + rows).encode('utf-8', 'ignore'))

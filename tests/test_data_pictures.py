@@ -171,6 +171,7 @@ def png(width, height, depth=8, kind=2, rows=b''):
             + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b''))
 
 
+@pytest.mark.fault('a picture is huge, cut short, none, or a program')
 @pytest.mark.parametrize(('width', 'height'), [
     (30_000, 30_000), (13_000, 9_000), (2**31 - 1, 2**31 - 1)])
 @pytest.mark.filterwarnings('error')
@@ -189,6 +190,7 @@ def test_a_picture_of_no_pixels_is_refused(size):
         open_image(io.BytesIO(png(*size)))
 
 
+@pytest.mark.fault('a picture is huge, cut short, none, or a program')
 @pytest.mark.parametrize('kind', ['PNG', 'JPEG', 'GIF', 'WEBP', 'TIFF'])
 def test_a_truncated_picture_is_refused_by_name(tmp_path, kind):
     data = saved(Image.fromarray(noise(64, 64, 3)), kind).getvalue()
@@ -198,6 +200,7 @@ def test_a_truncated_picture_is_refused_by_name(tmp_path, kind):
         open_image(path)
 
 
+@pytest.mark.fault('a picture is huge, cut short, none, or a program')
 @pytest.mark.parametrize(('data', 'what'), [
     (b'', 'an empty file'),
     (b'%PDF-1.7 ...', 'a PDF document'),
@@ -229,6 +232,7 @@ def test_a_photograph_as_telephones_keep_it_is_called_that(tmp_path, brand):
         open_image(path)
 
 
+@pytest.mark.fault('a picture is huge, cut short, none, or a program')
 def test_a_postscript_file_is_never_run(tmp_path):
     path = tmp_path / 'a.png'
     path.write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n'
@@ -237,6 +241,7 @@ def test_a_postscript_file_is_never_run(tmp_path):
         open_image(path)
 
 
+@pytest.mark.fault('a picture is huge, cut short, none, or a program')
 def test_nor_is_one_in_a_picture_of_news_agencies(tmp_path, monkeypatch):
     """Pillow hands what lies in an IPTC file on to any of its readers."""
     def field(record, number, data):
@@ -265,6 +270,7 @@ def test_pictures_of_many_kinds_are_opened(kind):
     assert np.abs(np.subtract(pixel, (240, 200, 40))).max() < 8
 
 
+@pytest.mark.fault('memory runs out')
 def test_too_little_memory_is_said_with_the_size(monkeypatch):
     def none(*arguments):
         raise MemoryError
@@ -302,6 +308,7 @@ SEEDS = [saved(Image.new('RGB', (9, 5), 'gold'), kind).getvalue()
          for kind in ('PNG', 'JPEG', 'GIF', 'BMP', 'WEBP', 'TIFF', 'PPM')]
 
 
+@pytest.mark.fault('a file holds anything at all')
 @pytest.mark.filterwarnings('ignore')
 @given(data=st.data())
 def test_a_garbled_picture_is_a_picture_or_a_value_error(data):

@@ -142,6 +142,7 @@ def test_an_empty_folder_is_filled_and_a_full_one_left_alone(sketches,
     assert sorted(os.listdir(tmp_path)) == ['a', 'b', 'c']
 
 
+@pytest.mark.fault('a cell or a command is interrupted')
 @pytest.mark.parametrize('error', [KeyboardInterrupt, OSError])
 def test_what_is_interrupted_leaves_nothing(sketches, tmp_path, monkeypatch,
                                             error):

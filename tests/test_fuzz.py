@@ -112,6 +112,7 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.fault('a file holds anything at all')
 @FEW
 @given(data=st.data())
 def test_a_garbled_archive_is_read_or_a_value_error(home, data):
@@ -125,6 +126,7 @@ def test_a_garbled_archive_is_read_or_a_value_error(home, data):
         home}
 
 
+@pytest.mark.fault('an archive escapes its folder, never ends or lies')
 @pytest.mark.parametrize('method', [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_an_archive_packed_in_a_costly_way_is_refused(home, method):
     """LZMA says in its own header how much memory is to be taken."""
@@ -158,6 +160,7 @@ def loads(data, tmp_path):
     return net
 
 
+@pytest.mark.fault('a file holds anything at all')
 @FEW
 @given(data=st.data())
 def test_a_garbled_weights_file_is_a_network_or_a_value_error(tmp_path, data):
@@ -171,6 +174,7 @@ def test_a_garbled_weights_file_is_a_network_or_a_value_error(tmp_path, data):
     assert net is None or isinstance(net, d2lssd.TinySSD)
 
 
+@pytest.mark.fault('a file holds anything at all')
 @FEW
 @given(header=st.dictionaries(
     st.sampled_from(['format', 'num_classes', 'classes', 'sizes', 'side']),
@@ -183,6 +187,7 @@ def test_any_header_of_a_weights_file_is_understood_or_refused(
     assert net is None or net.num_classes == 1
 
 
+@pytest.mark.fault('a file holds anything at all')
 @pytest.mark.parametrize('kind', ['bool', 'int8', 'bfloat16', 'float64',
                                   'complex64', 'float8_e4m3fn', 'uint16'])
 @pytest.mark.filterwarnings('ignore:Casting complex')
@@ -194,11 +199,36 @@ def test_weights_of_any_kind_of_number_are_read_or_refused(tmp_path, kind):
                               for p in net.parameters())
 
 
+@pytest.fixture(scope='module')
+def saved(tmp_path_factory):
+    """A network and the bytes of its file."""
+    path = tmp_path_factory.mktemp('weights') / 'w.safetensors'
+    d2lssd.save_weights(d2lssd.TinySSD(1), path)
+    return d2lssd.load_weights(path).state_dict(), path.read_bytes()
+
+
+@pytest.mark.fault('weights are a pickle, cut short or of another network')
+@FEW
+@given(data=st.data())
+def test_a_changed_bit_in_a_weights_file_is_noticed(saved, tmp_path, data):
+    state, whole = saved
+    cut = 8 + struct.unpack('<Q', whole[:8])[0]
+    place = data.draw(st.integers(8, cut - 1)
+                      | st.integers(cut, len(whole) - 1))
+    broken = bytearray(whole)
+    broken[place] ^= 1 << data.draw(st.integers(0, 7))
+    net = loads(bytes(broken), tmp_path)
+    assert net is None or place < cut and all(
+        torch.equal(value, state[name])
+        for name, value in net.state_dict().items())
+
+
 # What the package keeps --------------------------------------------------
 
 KEPT = {'what': 'a test'}
 
 
+@pytest.mark.fault('a file holds anything at all')
 @FEW
 @given(data=st.data())
 def test_a_garbled_kept_file_is_damaged_or_as_it_was(tmp_path, data):
@@ -240,6 +270,7 @@ def test_any_tree_comes_back_as_it_was_kept(tmp_path, tree):
     assert same(tree, files.load_state(tmp_path / 'tree', KEPT))
 
 
+@pytest.mark.fault('a file holds anything at all')
 @FEW
 @given(value=JSON)
 def test_any_text_in_place_of_a_tree_is_damaged_or_a_tree(tmp_path, value):
@@ -276,6 +307,7 @@ def goes_on(path):
     return said is None
 
 
+@pytest.mark.fault('a checkpoint is damaged or of another run')
 @FEW
 @given(data=st.data())
 def test_a_garbled_checkpoint_is_refused(checkpoint, tmp_path, data):
@@ -287,6 +319,7 @@ def test_a_garbled_checkpoint_is_refused(checkpoint, tmp_path, data):
         json.loads(head[8:]) == json.loads(checkpoint[8:cut]))
 
 
+@pytest.mark.fault('a checkpoint is damaged or of another run')
 @pytest.mark.parametrize('place', [0.1, 0.5, 0.9, 0.999])
 def test_a_changed_bit_in_a_checkpoint_is_noticed(checkpoint, tmp_path, place):
     data = bytearray(checkpoint)
@@ -296,6 +329,7 @@ def test_a_changed_bit_in_a_checkpoint_is_noticed(checkpoint, tmp_path, place):
     assert not goes_on(path)
 
 
+@pytest.mark.fault('a file holds anything at all')
 @pytest.mark.filterwarnings('ignore:.*it goes on from the checkpoint')
 @FEW
 @given(data=st.data())
@@ -318,6 +352,7 @@ def test_a_checkpoint_of_any_content_goes_on_or_is_refused(
     goes_on(path)
 
 
+@pytest.mark.fault('a checkpoint is damaged or of another run')
 @pytest.mark.parametrize('written', [
     lambda path: torch.save({'recipe': {}}, path),
     lambda path: path.write_bytes(b'\x80\x04N.'),
@@ -341,6 +376,7 @@ def pictures(tmp_path):
     return tmp_path
 
 
+@pytest.mark.fault('an archive escapes its folder, never ends or lies')
 @pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='no pipes here')
 @pytest.mark.parametrize('name', ['images/b.png', 'label.csv'])
 def test_a_pipe_in_a_folder_is_not_waited_for(pictures, name):
@@ -350,6 +386,7 @@ def test_a_pipe_in_a_folder_is_not_waited_for(pictures, name):
     assert bool(problems) == (name == 'label.csv')
 
 
+@pytest.mark.fault('an archive escapes its folder, never ends or lies')
 @pytest.mark.skipif(not os.path.exists('/dev/zero'), reason='no /dev/zero')
 @pytest.mark.parametrize('name', ['images/a.png', 'label.csv'])
 def test_a_link_to_a_device_without_end_is_not_followed(pictures, name):
@@ -359,6 +396,7 @@ def test_a_link_to_a_device_without_end_is_not_followed(pictures, name):
         read_folder(pictures, 'train', progress=False)
 
 
+@pytest.mark.fault('a file holds anything at all')
 @pytest.mark.parametrize('name', ['images/a.png', 'label.csv'])
 def test_a_file_larger_than_any_of_its_kind_is_refused(pictures, name,
                                                        monkeypatch):

@@ -474,6 +474,7 @@ def test_parts_of_exams_are_not_kept_on_disk(tmp_path, monkeypatch):
                if f.is_file()) < 100_000
 
 
+@pytest.mark.fault('memory runs out')
 def test_too_little_memory_is_told_in_a_line(monkeypatch, capsys):
     def none(*arguments, **options):
         raise MemoryError('Unable to allocate 183. GiB')

@@ -122,6 +122,7 @@ print(json.dumps({'length': length, 'seen': seen, 'left': left}))
 '''
 
 
+@pytest.mark.fault('training is killed at any moment')
 @POSIX
 def test_a_run_killed_at_twenty_moments_ends_with_the_same_weights(tmp_path):
     """Bit for bit, on one thread; at most one epoch is done again."""
@@ -177,6 +178,7 @@ def epochs_in(checkpoint):
     return len(load_state(checkpoint, training.CHECKPOINT)['history'])
 
 
+@pytest.mark.fault('a cell or a command is interrupted')
 def test_who_presses_stop_gets_the_network_so_far(small):
     small.setattr(sys, 'ps1', 'In [1]: ', raising=False)  # as in a notebook
     at_step(small, 8, press_stop)
@@ -188,6 +190,33 @@ def test_who_presses_stop_gets_the_network_so_far(small):
     assert torch.isfinite(cls_preds).all()
 
 
+@pytest.mark.fault('a cell or a command is interrupted')
+@pytest.mark.parametrize('average', [None, 0.9])
+def test_who_presses_stop_gets_the_best_network_that_was_measured(
+        small, average):
+    seen = []
+
+    def measure(net, pictures):
+        seen.append({name: value.clone()
+                     for name, value in net.state_dict().items()})
+        return {'AP': [None, 0.2, 0.1][len(seen) - 1]}
+
+    small.setattr(sys, 'ps1', 'In [1]: ', raising=False)
+    small.setattr(training, 'BananasDataset', lambda *args, **options: [])
+    small.setattr(training, 'evaluate', measure)
+    at_step(small, 11, press_stop)
+    with pytest.warns(UserWarning, match=r'4 of 4: .* was after epoch 2, the '
+                      r'best so far \(AP 0.200\), and'):
+        net, history = d2lssd.train('source', **SMALL | {
+            'num_epochs': 4, 'validate': True, 'average': average})
+    assert [facts['AP'] for facts in history] == [None, 0.2, 0.1]
+    state = net.state_dict()
+    assert all(torch.equal(state[name], value)
+               for name, value in seen[1].items())
+    assert not torch.equal(seen[1]['cls_0.bias'], seen[2]['cls_0.bias'])
+
+
+@pytest.mark.fault('a cell or a command is interrupted')
 def test_a_script_that_is_stopped_gets_no_half_trained_network(small):
     """It might write its measurements down as those of a whole run."""
     small.delattr(sys, 'ps1', raising=False)
@@ -196,12 +225,14 @@ def test_a_script_that_is_stopped_gets_no_half_trained_network(small):
         d2lssd.train('source', **SMALL)
 
 
+@pytest.mark.fault('a cell or a command is interrupted')
 def test_who_stops_in_the_first_epoch_is_told_that_nothing_is_kept(small):
     at_step(small, 2, press_stop)
     with pytest.raises(KeyboardInterrupt, match='epoch 1 of 3, with nothing'):
         d2lssd.train('source', **SMALL)
 
 
+@pytest.mark.fault('a cell or a command is interrupted')
 def test_who_stops_a_run_with_a_checkpoint_can_go_on(small, tmp_path):
     """A loop over several runs must end, and none of them is lost."""
     file = tmp_path / 'run.checkpoint'
@@ -234,6 +265,7 @@ net, history = d2lssd.train('source', num_epochs=100_000, batch_size=2,
 """
 
 
+@pytest.mark.fault('a cell or a command is interrupted')
 def test_the_stop_button_of_a_notebook_leaves_the_kernel_usable():
     """A real kernel, interrupted as JupyterLab does it."""
     from jupyter_client.manager import start_new_kernel
@@ -269,6 +301,7 @@ def text_until(client, mark):
     return text
 
 
+@pytest.mark.fault('a loss or a weight is no number')
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 def test_a_loss_that_is_no_number_is_named_and_the_last_epoch_kept(
         small, tmp_path, value):
@@ -293,6 +326,7 @@ def little_room(monkeypatch):
     limit(before[0])
 
 
+@pytest.mark.fault('the disk is full')
 def test_no_room_for_a_checkpoint_is_said_before_the_first_epoch(
         small, tmp_path, little_room):
     little_room()
@@ -302,6 +336,7 @@ def test_no_room_for_a_checkpoint_is_said_before_the_first_epoch(
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.fault('the disk is full')
 def test_a_disk_that_fills_up_leaves_the_last_checkpoint(
         small, tmp_path, little_room):
     file = tmp_path / 'run.checkpoint'
@@ -319,6 +354,7 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint(
     assert os.listdir(tmp_path) == ['run.checkpoint']
 
 
+@pytest.mark.fault('a folder is read-only, or there is no home')
 def test_the_command_says_in_one_line_that_it_may_not_write(
         small, tmp_path, monkeypatch, capsys):
     """A home that is missing, read-only or, as here, no folder at all."""
@@ -328,6 +364,20 @@ def test_the_command_says_in_one_line_that_it_may_not_write(
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith('d2lssd: cannot write')
     assert 'D2LSSD_HOME' in line
+
+
+@pytest.mark.fault('a folder is read-only, or there is no home')
+def test_weights_that_cannot_be_saved_are_told_before_the_training(
+        small, tmp_path, monkeypatch, capsys):
+    (tmp_path / 'folder').write_text('')  # root may write to any real one
+    monkeypatch.setattr(training, 'train', lambda *args, **kwargs: pytest.fail(
+        'trained for nothing'))
+    assert main(['train', '--recipe', 'source', '--checkpoint',
+                 str(tmp_path / 'run.checkpoint'), '--save',
+                 str(tmp_path / 'folder' / 'w.safetensors')]) == 2
+    assert capsys.readouterr().err.startswith(
+        f'd2lssd: cannot write w.safetensors in {tmp_path / "folder"}')
+    assert os.listdir(tmp_path) == ['folder']
 
 
 FIRST_RUN = """
@@ -340,6 +390,7 @@ print(int(images.sum()), float(labels.sum()))
 """
 
 
+@pytest.mark.fault('two runs at once')
 def test_two_first_runs_at_once_draw_the_same_and_keep_it_once(tmp_path):
     both = [subprocess.Popen(
         [sys.executable, '-c', FIRST_RUN], cwd=ROOT, text=True,
@@ -361,6 +412,7 @@ def test_two_first_runs_at_once_draw_the_same_and_keep_it_once(tmp_path):
     assert kept.startswith('drawn-train-3-')
 
 
+@pytest.mark.fault('a clock is set back')
 def test_a_clock_set_back_changes_nothing(small, tmp_path, monkeypatch):
     """Files seem to come from the future, and time runs backwards."""
     file = tmp_path / 'run.checkpoint'

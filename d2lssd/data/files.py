@@ -82,6 +82,28 @@ def replacing(path):
         OSError: with the folder, the reason and the way out in its text.
     """
     path = Path(path)
+    with _workplace(path) as workplace:
+        temporary = workplace / path.name
+        yield temporary
+        _finish(temporary, workplace)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+
+
+def check_writable(path):
+    """Make sure that a file can be written, before long work that ends in it.
+
+    Raises:
+        OSError: as for `replacing`.
+    """
+    with _workplace(Path(path)):
+        pass
+
+
+@contextlib.contextmanager
+def _workplace(path):
+    """A hidden folder beside a file that is to be written, and errors of the
+    disk in clearer words."""
     refuse_folder(path)
     # A folder and not just a file: whatever the writer makes beside it
     # (safetensors has a temporary file of its own) is cleared away too.
@@ -90,11 +112,7 @@ def replacing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         workplace.mkdir()
         _remove_abandoned(path, workplace)
-        temporary = workplace / path.name
-        yield temporary
-        _finish(temporary, workplace)
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        yield workplace
     except Exception as error:
         clearer = _cannot_write(path, error)
         if clearer is None:
