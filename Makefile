@@ -106,14 +106,14 @@ weights: env ## train and measure the shipped weights (hours; resumes)
 	train odd _build/weights/fitted.safetensors _build/weights; \
 	train worn _build/weights/odd.safetensors _build/weights; \
 	train wild _build/weights/worn.safetensors d2lssd/weights \
-	  --precision=0.9; \
+	  "--precision=0.9 --judge=0.9"; \
 	train touching _build/weights/odd.safetensors _build/weights; \
 	train crowded _build/weights/touching.safetensors _build/weights; \
 	train plain _build/weights/crowded.safetensors d2lssd/weights \
-	  "--judge --precision=0.992"; \
+	  --judge=0.992; \
 	train heaped _build/weights/worn.safetensors _build/weights; \
 	train clear _build/weights/heaped.safetensors d2lssd/weights \
-	  --precision=0.97
+	  "--precision=0.97 --judge=0.988"
 
 .PHONY: experiments
 experiments: env ## run the experiments, or ONLY=name (hours; resumes)

@@ -134,15 +134,16 @@ def build_parser():
     sub.add_argument('--checkpoint', metavar='FILE', help='save there after '
                      'each epoch; go on from there if it exists '
                      '(default: beside the weights)')
-    sub.add_argument('--judge', action='store_true',
-                     help='at the end, teach a judge, which looks at each box '
-                     'once more and scores it in place of its anchor, from '
-                     '12 000 other drawn training pictures, half of them '
-                     'without bananas')
     sub.add_argument('--precision', type=probability, metavar='P',
                      help='at the end, shift the scores until, from 0.5 on, '
                      'this share of the detections on other drawn training '
-                     "pictures is right; then the judge's, if there is one")
+                     'pictures is right')
+    sub.add_argument('--judge', nargs='?', const=True, type=probability,
+                     metavar='P', help='at the end, teach a judge, which '
+                     'looks at each box once more and scores it in place of '
+                     'its anchor, from 12 000 other drawn training pictures, '
+                     'a third of them without bananas; with P, shift its '
+                     'scores as --precision does those of the anchors')
     sub.add_argument('--exam', action='store_true',
                      help='measure at the end, as `evaluate` does; a folder '
                      'is always measured')
@@ -366,7 +367,6 @@ def run_train(args):
         describe_run,
         find_recipe,
         judge_pictures,
-        other_pictures,
         train,
     )
     changes = {'num_epochs': args.epochs, 'batch_size': args.batch_size,
@@ -406,11 +406,9 @@ def run_train(args):
     card = {**describe_run(recipe, args.seed, args.source),
             'start': Path(start).name, 'history': history}
     save_weights(net, out, card)
-    choosing = args.precision and DataLoader(
-        other_pictures(recipe, args.seed), 50)
-    if args.precision:  # for who takes the anchors' scores
-        card['operating point'] = choose_point(net, choosing, args.precision,
-                                               out)
+    if args.precision:
+        card['operating point'] = choose_point(
+            net, recipe, args.seed, args.precision, '--precision', out)
         save_weights(net, out, card)
     if args.judge:
         try:
@@ -420,11 +418,11 @@ def run_train(args):
         except ValueError as error:
             raise ValueError(f'--judge: {error}; the weights are in {out}, '
                              'without a judge') from error
-        if args.precision:
-            save_weights(net, out, card)
-            card['judge']['operating point'] = choose_point(
-                net, choosing, args.precision, out)
         save_weights(net, out, card)
+        if args.judge is not True:
+            card['judge']['operating point'] = choose_point(
+                net, recipe, args.seed, args.judge, '--judge', out)
+            save_weights(net, out, card)
     if args.exam or own:  # measured is what was written, in half precision
         written = load_weights(out)
         card['exams'] = measure(written, args.source, pictures=pictures)
@@ -448,13 +446,18 @@ def run_train(args):
         print_results(card['exams with tiles'])
 
 
-def choose_point(net, pictures, precision, path):
+def choose_point(net, recipe, seed, precision, option, path):
     """Set the operating point of weights that have been saved."""
+    from torch.utils.data import DataLoader
+
     from d2lssd.evaluation import set_operating_point
+    from d2lssd.training import other_pictures
     try:
-        return set_operating_point(net, pictures, precision, progress=True)
+        return set_operating_point(
+            net, DataLoader(other_pictures(recipe, seed), 50), precision,
+            progress=True)
     except ValueError as error:
-        raise ValueError(f'--precision: {error}; the weights are in {path}, '
+        raise ValueError(f'{option}: {error}; the weights are in {path}, '
                          'scores as they were learnt') from error
 
 

@@ -129,9 +129,9 @@ def fuse_boxes(rows, voters, iou_threshold=0.5, least=0.01):
     Args:
         rows: float tensor ``(A, 6)``, what `multibox_detection` gives for one
             image.
-        voters: how many votes make a score; the judge of 'plain' hears of
-            eight. Where objects have many sizes, that may be too many for
-            some: in 'wild' they would cost small bananas their scores.
+        voters: how many votes make a score; a judge hears of eight. Where
+            objects have many sizes, that may be too many for some: in 'wild'
+            they would cost small bananas their scores.
         iou_threshold: IoU with the kept box above which a box has a vote.
         least: least score of a box that has a vote.
 

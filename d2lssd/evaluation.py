@@ -201,7 +201,7 @@ def _shift(net, amount):
     """Lower the log-odds of all scores."""
     with torch.no_grad():
         if judge := judge_of(net):
-            judge[-1].bias -= amount
+            judge.decide[-1].bias -= amount
             return
         for scale in range(5):
             bias = getattr(net, f'cls_{scale}').bias

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from d2lssd.boxes import box_iou, share_inside
 from d2lssd.detection import LEAST, find_boxes, nms, vote_boxes
-from d2lssd.judge import HEARD, LENIENT, judge_boxes
+from d2lssd.judge import DOUBTED, HEARD, LENIENT, judge_boxes
 from d2lssd.model import judge_of
 
 SHARE = 0.5  # of the picture's width and height
@@ -36,16 +36,16 @@ def look(X, net, voting=False, least=LEAST, most=None):
             have a vote. Without a judge, it is done the sooner, the fewer
             there are.
         most: boxes an image, the best by the scores of their own anchors;
-            None: all that count. A judge hears 200 at most.
+            None: all that count. A judge hears of 100 at most, and of none
+            below 0.02.
 
     Returns:
         List of B float tensors ``(n_i, 6)``, rows ``(class, score, x_min,
         y_min, x_max, y_max)``, by falling score.
     """
-    judge = judge_of(net) if voting else None
-    if judge:  # which changes the scores
-        found = find_boxes(net, X, LENIENT, most=HEARD)
-        judged = (judge_boxes(rows, judge) for rows in found)
+    if voting and judge_of(net):  # which changes the scores
+        found = find_boxes(net, X, LENIENT, DOUBTED, HEARD)
+        judged = (judge_boxes(rows, net, x) for rows, x in zip(found, X))
         return [rows[rows[:, 1] >= max(least, LEAST)] for rows in judged]
     found = find_boxes(net, X, pos_threshold=least, most=most)
     if not voting:

@@ -414,17 +414,18 @@ def judge_pictures(recipe, seed=0, count=None):
     Args:
         recipe, seed: as for `other_pictures`, but none of these are among
             them.
-        count: how many, None for six thousand; and as many more without
+        count: how many, None for eight thousand; and half as many without
             bananas, from which it learns what false alarms look like.
 
     Returns:
         A dataset of images and labels, as `BananasDataset` gives them, the
-        number of labels changing in the middle.
+        number of labels changing where those without bananas begin.
     """
+    count, options = count or 8 * EPOCH, _options(recipe, 'drawn')
     return ConcatDataset([
-        BananasDataset(True, count=count or 6 * EPOCH, seed=seed + 2,
-                       cache=False, **_options(recipe, 'drawn') | change)
-        for change in ({}, {'num_bananas': 0})])
+        BananasDataset(True, count=some, seed=seed + 2, cache=False,
+                       **options | change)
+        for some, change in ((count, {}), (count // 2, {'num_bananas': 0}))])
 
 
 def _options(recipe, source):

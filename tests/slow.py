@@ -126,7 +126,7 @@ def fuse(rows, voters, same):
 
 def hear(rows, voters, same, near, meet):
     """Kept rows and what a judge is told of each, by falling score of votes:
-    lists of six numbers and of 17 more."""
+    lists of six numbers and of 19 more."""
     def area(box):
         return (box[2] - box[0]) * (box[3] - box[1])
 
@@ -157,6 +157,8 @@ def hear(rows, voters, same, near, meet):
                   max((c / a for c, a in both), default=0),
                   surer[1][0] if len(surer) > 1 else 0,
                   sum(o > meet for o, *_ in surer)]
+        w, h = box[2] - box[0], box[3] - box[1]
+        facts += [w / max(w, h), h / max(w, h)]
         told.append([*row, *facts])
     return told
 

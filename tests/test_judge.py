@@ -47,6 +47,8 @@ def test_a_box_by_itself_has_no_surer_one():
         'side': side, 'IoU with a surer one': 0, 'its score by votes': 0,
         'its own score': 0, 'ratio of areas': 0, 'share inside': 0,
         'share of it inside': 0, 'second IoU': 0, 'how many in the way': 0,
+        'width by the longer side': 1,
+        'height by the longer side': side**2 / 0.4**2,
     }, rel=1e-5)
 
 
@@ -83,13 +85,20 @@ def test_a_judge_is_told_what_loops_in_double_precision_say(seed, count):
             -1, 6 + len(judging.FACTS)))
 
 
+def network():
+    """One with a judge that has learnt nothing, and an image."""
+    net = d2lssd.TinySSD(3).eval()
+    net.judge = d2lssd.Judge().eval()
+    return net, torch.rand(3, 128, 128) * 255
+
+
 def test_nothing_and_what_is_no_box_have_facts_that_are_numbers():
-    judge = d2lssd.Judge()
+    net, image = network()
     for rows in (torch.zeros(0, 6), torch.tensor([[-1, 0.9, 0, 0, 1, 1.]])):
         kept, facts = d2lssd.hear_boxes(rows)
         assert kept.shape == (0, 6)
         assert facts.shape == (0, len(judging.FACTS))
-        assert d2lssd.judge_boxes(rows, judge).shape == (0, 6)
+        assert d2lssd.judge_boxes(rows, net, image).shape == (0, 6)
     nan, inf = float('nan'), float('inf')
     rows = torch.tensor([[0, 1, 0.1, 0.1, 0.5, 0.5], [0, 0.9, 5, 5, 5, 5],
                          [0, 0.8, 0.1, nan, 0.5, 0.5],
@@ -98,7 +107,7 @@ def test_nothing_and_what_is_no_box_have_facts_that_are_numbers():
     for kind in torch.float32, torch.float64:
         kept, facts = d2lssd.hear_boxes(rows.to(kind))
         assert facts.isfinite().all()
-        scores = d2lssd.judge_boxes(rows.to(kind), judge)[:, 1]
+        scores = d2lssd.judge_boxes(rows.to(kind), net, image)[:, 1]
         assert scores.isfinite().all()
         assert scores.dtype == kind
 
@@ -109,16 +118,65 @@ def test_judged_boxes_keep_class_and_place_and_fall_in_score():
     rows[:, 0] = torch.arange(40) % 3 - 1
     rows = rows[rows[:, 1].argsort(descending=True)]
     before = rows.clone()
-    judge = d2lssd.Judge()
+    net, image = network()
     kept, facts = d2lssd.hear_boxes(rows)
+    judged = d2lssd.judge_boxes(rows, net, image)
     with torch.no_grad():
-        judged = d2lssd.judge_boxes(rows, judge)
-        expected = judge(facts)[:, 0].sigmoid()
+        parts = d2lssd.close_ups(image, kept[:, 2:])
+        expected = net.judge(facts, net.blk_0(parts)).sigmoid()
     assert torch.equal(rows, before)
     order = expected.argsort(descending=True, stable=True)
-    assert torch.equal(judged[:, 1], expected[order])
+    torch.testing.assert_close(judged[:, 1], expected[order])
     assert torch.equal(judged[:, [0, 2, 3, 4, 5]],
                        kept[order][:, [0, 2, 3, 4, 5]])
+
+
+def test_a_judge_looks_at_the_picture():
+    net, image = network()
+    rows = torch.tensor([[0, 0.9, 0.1, 0.1, 0.5, 0.5],
+                         [0, 0.8, 0.6, 0.6, 0.9, 0.9]])
+    before = d2lssd.judge_boxes(rows, net, image)
+    image[:, 80:] = 0  # where the second is, and the first is not
+    after = d2lssd.judge_boxes(rows, net, image)
+    changed = {tuple(row[2:].tolist()): row[1].item() for row in before}
+    changed = {place: changed[place] != row[1].item() for row in after
+               for place in [tuple(row[2:].tolist())]}
+    assert [changed[tuple(row[2:].tolist())] for row in rows] == [False, True]
+
+
+@quick
+@given(seed=st.integers(0, 2**32 - 1), w=st.integers(20, 200),
+       h=st.integers(20, 200))
+def test_a_close_up_shows_what_lies_around_the_box(seed, w, h):
+    """Of an image whose colours are its coordinates, in pixels."""
+    y, x = torch.meshgrid(torch.arange(h) + 0.5, torch.arange(w) + 0.5,
+                          indexing='ij')
+    image = torch.stack([x, y, torch.ones_like(x)])
+    rng = torch.Generator().manual_seed(seed)
+    ends = torch.rand(4, 2, 2, generator=rng).sort(1).values
+    parts = d2lssd.close_ups(image, ends.flatten(1))
+    assert parts.shape == (4, 3, 48, 48)
+    for (low, high), part in zip(ends * torch.tensor([w, h]), parts):
+        side = 1.4 * (high - low).max()
+        steps = ((torch.arange(48) + 0.5) / 48 - 0.5) * side
+        inside = part[2] > 0.9999
+        for axis in 0, 1:
+            expected = (low + high)[axis] / 2 + steps
+            expected = expected.expand(48, 48)
+            if axis:
+                expected = expected.t()
+            # At the border, half a pixel is drawn out.
+            near = (expected > 1.5) & (expected < (w, h)[axis] - 1.5) & inside
+            torch.testing.assert_close(part[axis][near], expected[near],
+                                       rtol=0, atol=0.05)
+    assert (d2lssd.close_ups(image, torch.tensor([[2., 2, 3, 3]])) == 0).all()
+
+
+def test_of_what_is_much_larger_a_close_up_shows_a_mean():
+    stripes = 255.0 * (torch.arange(256) % 2).expand(3, 256, 256)
+    part, = d2lssd.close_ups(stripes, torch.tensor([[0.1, 0.1, 0.9, 0.9]]))
+    inside = part[:, 8:40, 8:40]
+    assert inside.mean() == pytest.approx(127.5, abs=3)
 
 
 def test_of_boxes_everywhere_only_the_best_are_heard(monkeypatch):
@@ -130,7 +188,7 @@ def test_of_boxes_everywhere_only_the_best_are_heard(monkeypatch):
     with pytest.raises(ValueError, match='0 are right'):
         d2lssd.teach_judge(net, [(torch.rand(2, 3, 256, 256) * 255,
                                   -torch.ones(2, 1, 5))])
-    net.judge = d2lssd.Judge()
+    net.judge = d2lssd.Judge().eval()
     d2lssd.detect(torch.rand(3, 256, 256) * 255, net, tiles=False)
     assert told == [judging.HEARD] * 3
 

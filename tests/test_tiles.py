@@ -6,7 +6,7 @@ from PIL import Image
 import d2lssd
 from d2lssd import tiles
 from d2lssd.data.scenery import photograph
-from d2lssd.judge import LENIENT
+from d2lssd.judge import DOUBTED, LENIENT
 from d2lssd.model import evaluating
 from d2lssd.tiles import CORNERS, boxes_of_tiles, join_tiles, tiles_of_batch
 
@@ -108,8 +108,8 @@ def test_tiles_find_small_bananas_that_the_whole_picture_does_not_show():
     photo = photograph('sklearn/datasets/images/china.jpg')
     unit = torch.tensor([photo.shape[1], photo.shape[0]] * 2)
     found = {True: 0, False: 0}
-    for seed in range(4):  # 18 to 24 pixels, as the network sees them
-        picture, boxes = d2lssd.compose(photo, 'val', seed, 3, (45, 60))
+    for seed in range(4):  # 12 to 16 pixels, as the network sees them
+        picture, boxes = d2lssd.compose(photo, 'val', seed, 3, (30, 40))
         for nearer in found:
             rows = d2lssd.detect(picture, tiles=nearer)
             assert [row['score'] for row in rows] == sorted(
@@ -168,8 +168,8 @@ def test_the_judge_of_a_network_is_asked():
         alone, = tiles.look(X, net)
         rows, = d2lssd.multibox_detection(
             cls_preds.softmax(-1).transpose(1, 2), bbox_preds, anchors,
-            nms_threshold=LENIENT)
-        expected = d2lssd.judge_boxes(rows, net.judge)
+            nms_threshold=LENIENT, pos_threshold=DOUBTED)
+        expected = d2lssd.judge_boxes(rows, net, X[0])
     expected = expected[expected[:, 1] >= tiles.LEAST]
     assert len(judged) >= 6
     torch.testing.assert_close(judged, expected, rtol=1e-4, atol=1e-4)

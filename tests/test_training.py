@@ -1,4 +1,5 @@
 """The loop, its recipes and its checkpoints."""
+import copy
 import json
 import math
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 import d2lssd
-from d2lssd import distributed, evaluation, training
+from d2lssd import distributed, evaluation, judge, training
 from d2lssd.__main__ import main
 from d2lssd.data import drawn
 from d2lssd.data.files import load_state, save_state
@@ -151,6 +152,7 @@ def cut_off(checkpoint, after, **changes):
             run(checkpoint=checkpoint, **changes)
 
 
+@pytest.mark.fault('a checkpoint is damaged or of another run')
 @pytest.mark.parametrize('damage', [b'', b'PK\x03\x04', b'\x80\x02K\x01.'])
 def test_a_damaged_checkpoint_is_named_and_kept(tmp_path, damage):
     file = tmp_path / 'run.checkpoint'
@@ -203,6 +205,7 @@ def test_a_second_training_with_the_same_checkpoint_is_refused(tmp_path):
     assert file.exists()
 
 
+@pytest.mark.fault('two runs at once')
 def test_where_no_lock_can_be_made_training_does_without(
         tmp_path, monkeypatch):
     def fail():
@@ -258,6 +261,7 @@ def test_a_checkpoint_of_an_older_version_goes_on(tmp_path):
         run(checkpoint=file, bfloat16=False)
 
 
+@pytest.mark.fault('a checkpoint is damaged or of another run')
 def test_a_checkpoint_of_a_newer_version_is_refused(tmp_path):
     file = tmp_path / 'run.checkpoint'
     run(checkpoint=file)
@@ -283,11 +287,11 @@ def test_who_goes_on_learning_loses_the_judge_that_knew_it_before():
     assert set(trained.state_dict()) == set(d2lssd.TinySSD(1).state_dict())
 
 
-def test_pictures_for_a_judge_are_others_half_of_them_without_bananas():
+def test_pictures_for_a_judge_are_others_a_third_of_them_without_bananas():
     recipe = find_recipe('plain', num_pictures=12)
     images, labels = training.read_pictures(recipe, progress=False)
     pictures = training.judge_pictures(recipe, count=6)
-    assert len(pictures) == 12
+    assert len(pictures) == 9
     others = training.other_pictures(recipe, count=12)
     for i, (X, Y) in enumerate(pictures):
         assert not (i >= 6 and (Y[:, 0] >= 0).any())
@@ -345,27 +349,45 @@ def test_the_command_teaches_a_judge_and_notes_it(
         monkeypatch, capsys, tmp_path):
     history = [{'loss': 1, 'class error': 1, 'bbox mae': 1, 'seconds': 1}]
     net = d2lssd.load_pretrained('plain')
-    net.judge = None
+    net.judge, before, taught = None, net.cls_0.bias.clone(), []
     monkeypatch.setattr(training, 'train', lambda *_, **__: (net, history))
     monkeypatch.setattr(training, 'EPOCH', 25)  # 50 pictures a minibatch
+    teach = judge.teach_judge
+
+    def teach_and_note(net, *rest, **options):
+        facts = teach(net, *rest, **options)
+        taught.append(copy.deepcopy(net.judge))
+        return facts
+
+    monkeypatch.setattr(judge, 'teach_judge', teach_and_note)
     file = tmp_path / 'judged.safetensors'
-    command = ['train', '--recipe', 'plain', '--save', str(file), '--judge']
-    assert main([*command, '--precision', '0.9']) == 0
+    command = ['train', '--recipe', 'plain', '--save', str(file)]
+    assert main([*command, '--judge', '0.9', '--precision', '0.8']) == 0
     card = json.loads(file.with_suffix('.json').read_text())
-    assert card['judge']['pictures'] == 200
+    assert card['judge']['pictures'] == 300
     assert 0 < card['judge']['right'] < card['judge']['boxes']
-    assert card['operating point']['precision'] >= 0.9
+    points = card['operating point'], card['judge']['operating point']
+    assert points[0]['precision'] >= 0.8
+    assert points[1]['precision'] >= 0.9
     again = d2lssd.load_weights(file)
     assert again.judge
-    assert torch.equal(again.cls_0.bias, net.cls_0.bias)
+    # The judge got its point, and the anchors had theirs before.
+    odds = [math.log(point['score'] / (1 - point['score']))
+            for point in points]
+    shift = again.cls_0.bias - before
+    assert shift[0::2].tolist() == pytest.approx([odds[0]] * 4, abs=0.01)
+    assert not shift[1::2].any()
+    learnt = taught[0].decide[-1].bias.item()
+    assert again.judge.decide[-1].bias.item() == pytest.approx(
+        learnt - odds[1], abs=0.01)
     # One that finds nothing has nothing to be judged.
     with torch.no_grad():
         for scale in range(5):
             getattr(net, f'cls_{scale}').bias[0::2] += 100
     net.judge = None
-    assert main(command) == 2
+    assert main([*command, '--judge']) == 2
     message = capsys.readouterr().err
-    assert '--judge: of 0 boxes on 200 pictures 0 are right' in message
+    assert '--judge: of 0 boxes on 300 pictures 0 are right' in message
     assert str(file) in message
     assert d2lssd.load_weights(file).judge is None
 
@@ -453,11 +475,13 @@ def test_only_a_stock_that_was_drawn_is_taken_in_parts():
     assert num_steps(recipe, folder) == 3
 
 
+@pytest.mark.fault('a loss or a weight is no number')
 def test_a_loss_that_is_no_number_stops_with_the_minibatch_named():
     with pytest.raises(FloatingPointError, match='epoch 1, minibatch'):
         run(lr=1e30, num_epochs=3)
 
 
+@pytest.mark.fault('a loss or a weight is no number')
 def test_weights_that_are_no_numbers_are_not_kept(monkeypatch, tmp_path):
     file, step = tmp_path / 'run.checkpoint', training._Run.step
 

@@ -3,6 +3,7 @@ import dataclasses
 import json
 
 import pytest
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 import d2lssd
@@ -18,8 +19,10 @@ def test_the_weights_of_five_recipes_are_shipped():
 
 @pytest.mark.parametrize('name', NAMES)
 def test_no_weight_differs_from_what_was_trained(name):
-    state = load_file(SHIPPED / f'{name}.safetensors')
-    assert checksum(state) == d2lssd.weights_card(name)['crc32']
+    path = SHIPPED / f'{name}.safetensors'
+    assert checksum(load_file(path)) == d2lssd.weights_card(name)['crc32']
+    with safe_open(path, 'pt') as file:
+        assert 'crc32' in file.metadata()
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -94,16 +97,19 @@ def test_the_clear_weights_are_the_better_ones_on_bananas_of_all_sizes():
         assert clear[exam]['AP'] > wild[exam]['AP'] + 0.02
         assert clear[exam]['AP'] > 2 * plain[exam]['AP']
         assert clear[exam]['precision'] > wild[exam]['precision']
+    assert clear['sizes, one']['AP50'] >= 0.99
     assert clear['sizes, one']['AP75'] >= 0.9
     assert clear['sizes, one']['AP'] >= 0.8
     assert (clear['plain, none']['false_alarms']
             < wild['plain, none']['false_alarms'])
 
 
-def test_the_judge_tells_bananas_from_doubles():
-    net = d2lssd.load_pretrained('plain')
+@pytest.mark.parametrize(('name', 'style'), [
+    ('plain', 'touching'), ('clear', 'sizes'), ('wild', 'wild')])
+def test_the_judge_tells_bananas_from_doubles_and_others(name, style):
+    net = d2lssd.load_pretrained(name)
     pictures = [d2lssd.BananasDataset(
-        False, count=100, style='touching', num_bananas=(2, 6), seed=301,
+        False, count=100, style=style, num_bananas=(2, 6), seed=301,
         progress=False)[:]]
     judged = d2lssd.evaluate(net, pictures, voting=True)
     net.judge = None

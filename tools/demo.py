@@ -183,10 +183,11 @@ def make_samples(folder):
 
 def make_still(folder, samples):
     """What readers see in print and where nothing can run: the first picture
-    with what the page finds on it, which looks once."""
+    with what the page finds on it, which looks once and has no judge."""
     picture = Image.open(folder / samples[0]['file'])
-    found = d2lssd.detect(picture, d2lssd.load_pretrained(WEIGHTS),
-                          tiles=False)
+    net = d2lssd.load_pretrained(WEIGHTS)
+    net.judge = None
+    found = d2lssd.detect(picture, net, tiles=False)
     # Drawn at twice the size, so that the labels are sharp.
     large = picture.resize([2 * side for side in picture.size],
                            Image.Resampling.BICUBIC)
