@@ -87,9 +87,11 @@ def test_a_judge_is_told_what_loops_in_double_precision_say(seed, count):
 
 def network():
     """One with a judge that has learnt nothing, and an image."""
-    net = d2lssd.TinySSD(3).eval()
-    net.judge = d2lssd.Judge().eval()
-    return net, torch.rand(3, 128, 128) * 255
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        net = d2lssd.TinySSD(3).eval()
+        net.judge = d2lssd.Judge().eval()
+        return net, torch.rand(3, 128, 128) * 255
 
 
 def test_nothing_and_what_is_no_box_have_facts_that_are_numbers():
@@ -154,9 +156,11 @@ def test_a_close_up_shows_what_lies_around_the_box(seed, w, h):
     image = torch.stack([x, y, torch.ones_like(x)])
     rng = torch.Generator().manual_seed(seed)
     ends = torch.rand(4, 2, 2, generator=rng).sort(1).values
+    ends[0] = torch.tensor([[0.4, 0.45], [0.6, 0.55]])
     parts = d2lssd.close_ups(image, ends.flatten(1))
     assert parts.shape == (4, 3, 48, 48)
-    for (low, high), part in zip(ends * torch.tensor([w, h]), parts):
+    for i, ((low, high), part) in enumerate(zip(
+            ends * torch.tensor([w, h]), parts)):
         side = 1.4 * (high - low).max()
         steps = ((torch.arange(48) + 0.5) / 48 - 0.5) * side
         inside = part[2] > 0.9999
@@ -167,6 +171,7 @@ def test_a_close_up_shows_what_lies_around_the_box(seed, w, h):
                 expected = expected.t()
             # At the border, half a pixel is drawn out.
             near = (expected > 1.5) & (expected < (w, h)[axis] - 1.5) & inside
+            assert near.any() or i > 0  # others may lie at the border
             torch.testing.assert_close(part[axis][near], expected[near],
                                        rtol=0, atol=0.05)
     assert (d2lssd.close_ups(image, torch.tensor([[2., 2, 3, 3]])) == 0).all()
