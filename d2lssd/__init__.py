@@ -40,7 +40,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         'prediction': ['detect', 'load_pretrained', 'load_weights', 'predict',
                        'read_image', 'save_picture', 'save_weights',
                        'trained_weights', 'weights_card'],
-        'export': ['export_onnx'],
+        'export': ['export_judge', 'export_onnx'],
         'plotting': ['Animator', 'bbox_to_rect', 'display',
                      'plot_precision_recall', 'plot_score_iou', 'plt',
                      'set_figsize', 'show_bboxes', 'show_images', 'to_pixels'],

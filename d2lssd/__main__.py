@@ -185,6 +185,8 @@ def build_parser():
     add_weights(sub)
     sub.add_argument('--output', metavar='FILE', default='model.onnx',
                      help='(default: model.onnx)')
+    sub.add_argument('--judge', metavar='FILE', help='write its judge, too '
+                     "('wild', 'clear' and 'plain' have one)")
     sub.add_argument('--json', action='store_true',
                      help='print one JSON object')
     return parser
@@ -538,16 +540,28 @@ def print_results(results):
 
 
 def run_export(args):
-    """Export, and say how near the file comes to PyTorch."""
-    from d2lssd.export import export_onnx
-    if Path(args.output).suffix.lower() != '.onnx':
-        raise ValueError(f'--output {args.output}: name it .onnx')
-    facts = export_onnx(find_net(args.weights), args.output)
+    """Export, and say how near the files come to PyTorch."""
+    from d2lssd.export import export_judge, export_onnx
+    from d2lssd.model import judge_of
+    for option, name in ('--output', args.output), ('--judge', args.judge):
+        if name and Path(name).suffix.lower() != '.onnx':
+            raise ValueError(f'{option} {name}: name it .onnx')
+    if args.judge and Path(args.judge).resolve() == Path(
+            args.output).resolve():
+        raise ValueError(f'--judge {args.judge}: the network goes there; give '
+                         'it another name')
+    net = find_net(args.weights)
+    if args.judge and not judge_of(net):
+        raise ValueError(f'--judge: {args.weights} has no judge')
+    facts = {'file': args.output, **export_onnx(net, args.output)}
+    if args.judge:
+        facts['judge'] = {'file': args.judge, **export_judge(net, args.judge)}
     if args.json:
-        print(json.dumps({'file': args.output, **facts}))
-    else:
-        print(f'{args.output}: {facts["bytes"] / 1e6:.1f} MB, at most '
-              f'{facts["difference"]:.0e} from PyTorch')
+        print(json.dumps(facts))
+        return
+    for some in filter(None, (facts, facts.get('judge'))):
+        print(f'{some["file"]}: {some["bytes"] / 1e6:.1f} MB, at most '
+              f'{some["difference"]:.0e} from PyTorch')
 
 
 def run_data(args):

@@ -1,6 +1,7 @@
 """Export: the network as one file that runs where there is no PyTorch."""
 import copy
 import importlib.util
+import itertools
 import json
 from pathlib import Path
 
@@ -11,14 +12,22 @@ from torch.nn import functional as F
 
 from d2lssd.classes import classes_of
 from d2lssd.data.files import replacing
+from d2lssd.judge import FACTS, close_ups
+from d2lssd.model import judge_of
 
 NEEDED = ['onnx', 'onnxruntime', 'onnxscript']
-INPUT = 'image'
-OUTPUTS = ['scores', 'offsets', 'anchors']
+# What goes in and comes out, and the names of the axes that are left open.
+NETWORK = {'image': ['batch', '', 'height', 'width'],
+           'scores': ['batch', 'anchors', ''],
+           'offsets': ['batch', 'anchors', ''],
+           'anchors': ['', 'anchors', '']}
+JUDGE = {'image': ['', '', 'height', 'width'], 'boxes': ['boxes', ''],
+         'facts': ['boxes', ''], 'scores': ['boxes']}
 TOLERANCE = 1e-4
 # Batch, height and width on which an exported file is compared: the size of
 # the training pictures, then others, some that do not divide evenly.
 TRIALS = [(1, 256, 256), (2, 256, 256), (1, 288, 352), (3, 130, 201)]
+BOXES = 1, 2, 30  # on which a judge is compared, on images of batch 1
 
 
 class Exported(nn.Module):
@@ -44,6 +53,29 @@ class Exported(nn.Module):
                 anchors)
 
 
+class ExportedJudge(nn.Module):
+    """What is exported of a judge: from boxes on an image to their scores.
+
+    Input: float tensors ``(1, 3, h, w)``, 0–255, ``(n, 4)``, corner format,
+    relative to the image, and ``(n, 19)``, what `hear_boxes` tells. Output:
+    the score of each box ``(n,)``.
+
+    Args:
+        net: a `TinySSD` with a judge; the judge and the first block are
+            copied.
+    """
+
+    def __init__(self, net):
+        super().__init__()
+        self.block = copy.deepcopy(net.blk_0).cpu()
+        self.judge = copy.deepcopy(net.judge).cpu()
+        self.eval()
+
+    def forward(self, image, boxes, facts):
+        seen = self.block(close_ups(image[0], boxes))
+        return self.judge(facts, seen).sigmoid()
+
+
 def export_onnx(net, path, half=True):
     """Write a network as an ONNX file, and check it against PyTorch.
 
@@ -53,8 +85,8 @@ def export_onnx(net, path, half=True):
     ``(B, A, num_classes+1)``, 0 is background; ``offsets`` ``(B, A, 4)``, for
     `offset_inverse`; and ``anchors`` ``(1, A, 4)``, corner format, relative to
     the image, scale by scale, row by row. Decoding and suppression are left to
-    the caller, so that thresholds can change without another run; a judge, as
-    'plain' has one, stays behind.
+    the caller, so that thresholds can change without another run. A judge, as
+    the shipped 'wild' has one, goes into a file of its own: `export_judge`.
 
     Args:
         net: a `TinySSD`; the names of its classes go into the file.
@@ -73,14 +105,70 @@ def export_onnx(net, path, half=True):
             not kept.
         OSError: the file cannot be written.
     """
+    _check_needed()
+    images = [_picture(*shape) for shape in TRIALS]
+    return _export(Exported(net), NETWORK, [{'image': X} for X in images],
+                   {'classes': json.dumps(classes_of(net))}, path, half)
+
+
+def export_judge(net, path, half=True):
+    """Write the judge of a network as an ONNX file, and check it.
+
+    The file takes ``image``, float32 ``(1, 3, h, w)``, RGB, 0–255, the one
+    that the network has seen; and ``boxes``, float32 ``(n, 4)``, and
+    ``facts``, float32 ``(n, 19)``, the places and the facts that `hear_boxes`
+    gives for what the network has found there. It gives ``scores`` ``(n,)``.
+    The close-ups are cut out inside. How boxes are heard is left to the
+    caller: the page :ref:`chap-in-the-browser` does it in JavaScript.
+
+    Args:
+        net: a `TinySSD` with a judge.
+        path, half: as for `export_onnx`.
+
+    Returns:
+        dict: as `export_onnx` gives it.
+
+    Raises:
+        ModuleNotFoundError, OSError: as for `export_onnx`.
+        ValueError: the network has no judge, or the file does not compute what
+            it computes; it is not kept.
+    """
+    _check_needed()
+    if not judge_of(net):
+        raise ValueError(f'{path}: not written, for the network has no judge '
+                         "('wild', 'clear' and 'plain' have one)")
+    random = torch.Generator().manual_seed(0)
+    trials = []
+    for (_, *size), count in itertools.product(TRIALS, BOXES):
+        corner, side = 0.8 * torch.rand(2, count, 2, generator=random)
+        facts = torch.randn(count, len(FACTS), generator=random)
+        trials.append({'image': _picture(1, *size), 'facts': facts,
+                       'boxes': torch.cat([corner, corner + side], 1)})
+    return _export(ExportedJudge(net), JUDGE, trials,
+                   {'facts': json.dumps(FACTS)}, path, half)
+
+
+def _check_needed():
     missing = [name for name in NEEDED
                if importlib.util.find_spec(name) is None]
     if missing:
         raise ModuleNotFoundError(
             f'to export, {" and ".join(missing)} must be installed: '
             f'pip install {" ".join(NEEDED)}', name=missing[0])
-    data = _convert(Exported(net), classes_of(net), half)
-    difference = _compare(data, net)
+
+
+def _picture(batch, height, width):
+    """Coarse noise: flat patches and edges, nearer to pictures than grain."""
+    random = torch.Generator().manual_seed(0)
+    coarse = torch.rand(batch, 3, 9, 9, generator=random)
+    return 255 * F.interpolate(coarse, (height, width))
+
+
+def _export(module, axes, trials, about, path, half):
+    """Write a module as a file, if it gives on all trials, dicts of inputs,
+    what the module gives; return what `export_onnx` does."""
+    data = _convert(module, axes, trials[-1], about, half)
+    difference = _compare(data, module, trials)
     if not difference <= TOLERANCE:
         advice = ('; its weights need single precision: half=False'
                   if half else '')
@@ -92,15 +180,17 @@ def export_onnx(net, path, half=True):
     return {'bytes': len(data), 'difference': difference}
 
 
-def _convert(module, classes, half):
-    """The bytes of an ONNX file, batch and image size left open."""
+def _convert(module, axes, inputs, about, half):
+    """The bytes of an ONNX file, axes that have a name left open."""
     import onnx
     import onnxscript.optimizer
     size = torch.export.Dim.DYNAMIC
     program = torch.onnx.export(
-        module, (torch.zeros(2, 3, 288, 352),), dynamo=True, optimize=False,
-        input_names=[INPUT], output_names=OUTPUTS,
-        dynamic_shapes={'image': {0: size, 2: size, 3: size}},
+        module, (), kwargs=inputs, dynamo=True, optimize=False,
+        input_names=list(inputs),
+        output_names=[name for name in axes if name not in inputs],
+        dynamic_shapes={name: {i: size for i, axis in enumerate(axes[name])
+                               if axis} for name in inputs},
         external_data=False, verbose=False)
     model = program.model_proto
     if half:
@@ -116,18 +206,13 @@ def _convert(module, classes, half):
         part.ClearField('doc_string')
         part.ClearField('metadata_props')
     graph.ClearField('value_info')
-    graph.name = 'TinySSD'
-    names = {'image': ['batch', '', 'height', 'width'],
-             'scores': ['batch', 'anchors', ''],
-             'offsets': ['batch', 'anchors', ''],
-             'anchors': ['', 'anchors', '']}
+    graph.name = type(module).__name__
     for value in (*graph.input, *graph.output):
         for axis, name in zip(value.type.tensor_type.shape.dim,
-                              names[value.name]):
+                              axes[value.name]):
             if name:
                 axis.dim_param = name
-    onnx.helper.set_model_props(model, {
-        'classes': json.dumps(classes), 'image': 'RGB, 0 to 255'})
+    onnx.helper.set_model_props(model, {**about, 'image': 'RGB, 0 to 255'})
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
 
@@ -149,21 +234,19 @@ def _halve(graph, weights):
             'Cast', [f'{name}.half'], [name], to=onnx.TensorProto.FLOAT))
 
 
-def _compare(data, net):
+def _compare(data, module, trials):
     """The greatest difference from PyTorch over all outputs and trials."""
     import onnxruntime
     session = onnxruntime.InferenceSession(
         data, providers=['CPUExecutionProvider'])
-    reference = Exported(net)
-    random = torch.Generator().manual_seed(0)
     worst = 0.0
-    for shape in TRIALS:
-        # Coarse noise: flat patches and edges, nearer to pictures than grain.
-        coarse = torch.rand(shape[0], 3, 9, 9, generator=random)
-        image = 255 * F.interpolate(coarse, shape[1:])
+    for inputs in trials:
         with torch.no_grad():
-            expected = reference(image)
-        found = session.run(OUTPUTS, {INPUT: image.numpy()})
+            expected = module(**inputs)
+        if isinstance(expected, torch.Tensor):
+            expected = [expected]
+        found = session.run(None, {name: value.numpy()
+                                   for name, value in inputs.items()})
         for a, b in zip(expected, found):
             difference = (a - torch.from_numpy(b)).abs().max().item()
             # A NaN is more than any tolerance.

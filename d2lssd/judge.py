@@ -85,14 +85,16 @@ def close_ups(image, boxes):
     size = image.new_tensor([image.shape[2], image.shape[1]])
     low, high = boxes.to(image).nan_to_num(0, 0, 0).chunk(2, 1)
     side = AROUND * ((high - low) * size).amax(1, keepdim=True)
-    place = image.new_zeros(len(boxes), 2, 3)
-    place[:, :, :2] = torch.diag_embed(side / size)
-    place[:, :, 2] = low + high - 1  # in a grid that goes from -1 to 1
+    place = torch.cat([torch.diag_embed(side / size),
+                       # in a grid that goes from -1 to 1
+                       (low + high - 1)[:, :, None]], 2)
     # Twice as large at first: of what is much larger, more is seen so.
     grid = F.affine_grid(place, (len(boxes), 3, 2 * CLOSE, 2 * CLOSE),
                          align_corners=False)
-    parts = F.grid_sample(image.expand(len(boxes), -1, -1, -1), grid,
+    # One below the other, so that the image need not be there for each.
+    parts = F.grid_sample(image[None], grid.flatten(0, 1)[None],
                           align_corners=False)
+    parts = parts.unflatten(2, (-1, 2 * CLOSE))[0].transpose(0, 1)
     return F.avg_pool2d(parts, 2)
 
 

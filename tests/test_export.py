@@ -14,6 +14,8 @@ from PIL import Image
 import d2lssd
 from d2lssd import export
 from d2lssd.__main__ import main
+from d2lssd.detection import find_boxes
+from d2lssd.judge import DOUBTED, HEARD, LENIENT
 from d2lssd.model import evaluating
 
 onnx = pytest.importorskip('onnx')
@@ -30,7 +32,8 @@ def exported(tmp_path_factory):
     path = tmp_path_factory.mktemp('export') / 'model.onnx'
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
-        assert main(['export', '--output', str(path), '--json']) == 0
+        assert main(['export', '--output', str(path), '--judge',
+                     str(path.with_name('judge.onnx')), '--json']) == 0
     return path, json.loads(said.getvalue())
 
 
@@ -88,17 +91,61 @@ def test_what_the_file_gives_leads_to_the_detections_of_predict(
     assert (apart < 1e-4).float().mean() > 0.99
 
 
+@pytest.mark.parametrize('shape', [(256, 256), (200, 300)], ids=str)
+def test_the_judge_in_a_file_scores_as_judge_boxes_does(shape, exported, net):
+    image = drawn(1, *shape)
+    with evaluating(net):
+        rows, = find_boxes(net, image, LENIENT, DOUBTED, HEARD)
+    heard, facts = d2lssd.hear_boxes(rows)
+    assert len(heard) > 3
+    session = onnxruntime.InferenceSession(
+        exported[1]['judge']['file'], providers=['CPUExecutionProvider'])
+    for some in slice(None), slice(1), slice(0):
+        scores, = session.run(['scores'], {
+            'image': image.numpy(), 'boxes': heard[some, 2:].numpy(),
+            'facts': facts[some].numpy()})
+        assert scores.shape == (len(heard[some]),)
+        if some == slice(None):
+            judged = d2lssd.judge_boxes(rows, net, image[0])
+            np.testing.assert_allclose(np.sort(scores)[::-1], judged[:, 1],
+                                       atol=1e-4)
+
+
+def test_without_a_judge_none_is_exported(tmp_path, capsys):
+    with pytest.raises(ValueError, match='the network has no judge'):
+        export.export_judge(d2lssd.TinySSD(1), tmp_path / 'judge.onnx')
+    assert main(['export', '--weights', 'balanced', '--output',
+                 str(tmp_path / 'model.onnx'), '--judge',
+                 str(tmp_path / 'judge.onnx')]) == 2
+    assert '--judge: balanced has no judge' in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_network_and_judge_need_a_file_each(tmp_path, capsys):
+    for judge, words in (('model.onnx', 'the network goes there'),
+                         ('judge.txt', 'name it .onnx')):
+        assert main(['export', '--output', str(tmp_path / 'model.onnx'),
+                     '--judge', str(tmp_path / judge)]) == 2
+        assert words in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_command_says_how_large_and_how_near_the_file_is(exported):
     path, said = exported
     assert said['file'] == str(path)
-    assert said['bytes'] == path.stat().st_size
-    assert 0 < said['difference'] <= 1e-4
+    for some in said, said['judge']:
+        assert some['bytes'] == Path(some['file']).stat().st_size
+        assert 0 < some['difference'] <= 1e-4
 
 
 def test_weights_take_two_bytes_each(exported, net):
     parameters = sum(p.numel() for name, p in net.named_parameters()
                      if not name.startswith('judge'))  # which stays behind
     assert 2 * parameters < exported[1]['bytes'] < 2.3 * parameters
+    judge = sum(p.numel() for part in (net.judge, net.blk_0)
+                for p in part.parameters())
+    # Beside it lie places of a grid, 110 kB.
+    assert 2 * judge < exported[1]['judge']['bytes'] < 3.3 * judge
 
 
 def test_the_file_names_its_classes_and_no_path_of_this_machine(exported):

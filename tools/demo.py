@@ -21,7 +21,7 @@ from notebooks import ROOT
 from PIL import Image
 
 import d2lssd
-from d2lssd import export
+from d2lssd import export, judge
 from d2lssd.data.drawing import MODELS
 from d2lssd.data.files import cache_folder, replacing
 from d2lssd.data.scenery import PHOTOGRAPHS, photograph
@@ -65,6 +65,8 @@ OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
 SOFTWARE.
 """
 
+# What the page must know of `hear_boxes`.
+HEARING = 'LENIENT', 'HEARD', 'DOUBTED', 'SAME', 'VOTERS', 'NEAR', 'MEET'
 SEED = 6  # of the sample pictures
 DRAWN = [16, 12, 18, 14, 11]  # their numbers
 COMPOSED = {'sklearn/datasets/images/flower.jpg': 1,
@@ -90,7 +92,7 @@ def make_demo(folder):
     samples = make_samples(folder)
     about = {'still': make_still(folder, samples), 'samples': samples,
              'grounds': make_grounds(folder), 'cutouts': make_cutouts(folder),
-             'model': make_model(folder)}
+             **make_model(folder)}
     try:
         about['runtime'] = unpack_runtime(fetch_runtime(), folder)
     except (requests.RequestException, OSError, ValueError) as error:
@@ -123,26 +125,39 @@ def unpack_runtime(package, folder):
 
 
 def make_model(folder):
-    """Export the shipped weights; as long as they, the exporter and its
-    libraries stay the same, the last file is taken again."""
+    """Export the shipped weights and their judge; as long as they, the
+    exporter and its libraries stay the same, the last files are taken again.
+
+    Returns:
+        What demo.json says of the network and of the judge.
+    """
     digest = hashlib.sha256()
-    for module in 'export', 'model', 'anchors', 'boxes':  # what is exported
+    for module in 'export', 'model', 'anchors', 'boxes', 'judge':
         digest.update((Path(export.__file__).parent
                        / f'{module}.py').read_bytes())
     digest.update((SHIPPED / f'{WEIGHTS}.safetensors').read_bytes())
     digest.update(' '.join(version(name) for name in (
         'torch', *export.NEEDED)).encode())
-    kept = ROOT / '_build' / 'demo' / f'{digest.hexdigest()[:16]}.onnx'
-    card = kept.with_suffix('.json')
     net = d2lssd.load_pretrained(WEIGHTS)
-    if not card.exists():
-        facts = export.export_onnx(net, kept)
-        with replacing(card) as temporary:
-            temporary.write_text(json.dumps(facts), 'utf-8')
-    (folder / 'model.onnx').write_bytes(kept.read_bytes())
-    return {'file': 'model.onnx', 'side': SIDE, 'anchors': num_anchors,
-            'classes': d2lssd.classes_of(net), 'grids': grids(net),
-            **json.loads(card.read_text('utf-8'))}
+    facts = []
+    for name, write in (('model', export.export_onnx),
+                        ('judge', export.export_judge)):
+        kept = (ROOT / '_build' / 'demo'
+                / f'{digest.hexdigest()[:16]}-{name}.onnx')
+        card = kept.with_suffix('.json')
+        if not card.exists():
+            about = write(net, kept)
+            with replacing(card) as temporary:
+                temporary.write_text(json.dumps(about), 'utf-8')
+        (folder / f'{name}.onnx').write_bytes(kept.read_bytes())
+        facts.append({'file': f'{name}.onnx',
+                      **json.loads(card.read_text('utf-8'))})
+    network, judging = facts
+    hearing = {name.lower(): getattr(judge, name) for name in HEARING}
+    return {'model': {'side': SIDE, 'anchors': num_anchors,
+                      'classes': d2lssd.classes_of(net), 'grids': grids(net),
+                      **network},
+            'judge': {**hearing, **judging}}
 
 
 def grids(net):
@@ -183,10 +198,9 @@ def make_samples(folder):
 
 def make_still(folder, samples):
     """What readers see in print and where nothing can run: the first picture
-    with what the page finds on it, which looks once and has no judge."""
+    with what the page finds on it, which looks once."""
     picture = Image.open(folder / samples[0]['file'])
     net = d2lssd.load_pretrained(WEIGHTS)
-    net.judge = None
     found = d2lssd.detect(picture, net, tiles=False)
     # Drawn at twice the size, so that the labels are sharp.
     large = picture.resize([2 * side for side in picture.size],

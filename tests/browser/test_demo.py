@@ -15,6 +15,8 @@ from PIL import Image
 
 import d2lssd
 from d2lssd.data.scenery import photograph
+from d2lssd.detection import find_boxes
+from d2lssd.judge import DOUBTED, HEARD, LENIENT, hear_boxes, judge_boxes
 from d2lssd.model import evaluating, num_anchors
 from d2lssd.tiles import SAME
 
@@ -167,13 +169,22 @@ def voted(rows, overlap):
     return rows[d2lssd.nms(rows[:, 2:], rows[:, 1], max(SAME, overlap))]
 
 
-def in_python(path, net):
+def in_python(path, net, judge):
     """Detections at three overlaps around the slider's: those that all three
-    give must be found; those that one gives may be."""
+    give must be found; those that one gives may be. Of a judge, what it makes
+    of one overlap must be found, and nothing else."""
     X, picture = d2lssd.read_image(path)
+    unit = torch.tensor([picture.width, picture.height] * 2)
+    if judge:
+        with evaluating(net):
+            rows, = find_boxes(net, X, LENIENT, DOUBTED, HEARD)
+            rows = judge_boxes(rows, net, X[0])
+        pairs = [(float(row[1]), (row[2:].clamp(0, 1) * unit).tolist())
+                 for row in rows]
+        return picture.size, [one for one in pairs
+                              if one[0] >= LEAST + EDGE], pairs
     with evaluating(net):
         anchors, cls_preds, bbox_preds = net(X)
-    unit = torch.tensor([picture.width, picture.height] * 2)
     sets = []
     for overlap in (0.5, 0.5 - EDGE, 0.5 + EDGE):
         rows = d2lssd.multibox_detection(
@@ -195,14 +206,21 @@ def nearest(score, box, others):
                + pair[1] / NEAR_PIXELS, default=(1, float('inf')))
 
 
+def set_judge(page, judge):
+    """Tick or untick the judge's box."""
+    page.locator('.demo-judge input').set_checked(judge)
+
+
+@pytest.mark.parametrize('judge', [True, False], ids=['judge', 'no judge'])
 def test_the_page_finds_what_python_finds_on_twenty_pictures(
-        started, net, tmp_path, capsys):
+        judge, started, net, tmp_path, capsys):
     slide(started, 'least', LEAST)
+    set_judge(started, judge)
     paths = twenty_pictures(tmp_path)
     assert len(paths) == 20
     lines, boxes, faults = [], 0, []
     for path in paths:
-        size, sure, possible = in_python(path, net)
+        size, sure, possible = in_python(path, net, judge)
         result = look(started, path)
         assert (result['width'], result['height']) == size, path.name
         found = [(one['score'], one['box']) for one in result['found']]
@@ -276,12 +294,66 @@ def test_boxes_are_decoded_suppressed_and_moved_as_in_python(started):
         np.testing.assert_allclose(mine, rows, atol=1e-5)
 
 
+def test_the_judge_is_told_what_python_tells_it(started, about):
+    random = np.random.default_rng(1)
+    corner = random.uniform(0, 0.7, (40, 2))
+    anchors = np.hstack([corner, corner + random.uniform(0.1, 0.3, (40, 2))])
+    anchors = np.tile(anchors, (8, 1)).astype(np.float32)  # so they overlap
+    offsets = random.normal(0, 0.5, (320, 4)).astype(np.float32)
+    for chances in ([1, 1, 1], [30, 1, 1], [9, 0.1, 0.1]):
+        scores = random.dirichlet(chances, 320).astype(np.float32)
+        heard = started.evaluate("""async ([outputs, settings]) => {
+            const {hear} = await import(new URL(
+                '../../_static/demo/judge.js', location.href));
+            const floats = Object.entries(outputs).map(
+                ([name, values]) => [name, Float32Array.from(values)]);
+            return hear(Object.fromEntries(floats), 2, settings);
+        }""", [{'scores': scores.ravel().tolist(),
+                'offsets': offsets.ravel().tolist(),
+                'anchors': anchors.ravel().tolist()}, about['judge']])
+        rows, facts = hear_boxes(d2lssd.multibox_detection(
+            torch.from_numpy(scores.T[None].copy()),
+            torch.from_numpy(offsets.reshape(1, -1)),
+            torch.from_numpy(anchors[None]), LENIENT, DOUBTED,
+            most=HEARD)[0])
+        assert len(rows) > 5
+        mine = np.array([[one['kind'], one['score'], *one['box'],
+                          *one['facts']] for one in heard])
+        np.testing.assert_allclose(mine, torch.cat([rows, facts], 1),
+                                   atol=1e-4)
+
+
+def test_the_judge_has_the_say_until_it_is_not_asked(started, tmp_path):
+    image, _ = d2lssd.draw_scene('val', 4, 11, 'wild', 3)
+    Image.fromarray(image).save(tmp_path / 'scene.png')
+    slide(started, 'least', 0.05)
+    set_judge(started, True)
+    judged = look(started, tmp_path / 'scene.png')
+    assert judged['found']
+    others = started.locator('[name=overlap], .demo-voting input')
+    assert not any(one.is_enabled() for one in others.all())
+    assert 'the judge after it' in started.locator('.demo-times').inner_text()
+    set_judge(started, False)
+    alone = started.evaluate('window.found')
+    assert alone['found'] != judged['found']
+    assert alone['runs'] == judged['runs']
+    assert all(one.is_enabled() for one in others.all())
+    set_judge(started, True)
+    assert started.evaluate('window.found')['found'] == judged['found']
+
+
 def test_sliders_act_without_another_run(started, tmp_path):
     image = d2lssd.compose(photograph('skimage/data/chelsea.png'), 'val', 1,
                            3, (80, 150))[0]
     Image.fromarray(image).save(tmp_path / 'cat.png')
     slide(started, 'least', 0.5)
-    before = look(started, tmp_path / 'cat.png')
+    set_judge(started, True)
+    judged = look(started, tmp_path / 'cat.png')
+    more = slide(started, 'least', 0.01)
+    assert len(more['found']) > len(judged['found'])
+    assert slide(started, 'least', 0.5)['found'] == judged['found']
+    set_judge(started, False)
+    before = started.evaluate('window.found')
     many = slide(started, 'least', 0.01)
     assert len(many['found']) > len(before['found'])
     all_of_them = slide(started, 'overlap', 1)
@@ -463,6 +535,10 @@ def test_the_keyboard_is_enough(fresh):
     slider.focus()
     page.keyboard.press('ArrowRight')
     assert slider.input_value() == '0.51'
+    judge = page.get_by_role('checkbox', name='Ask the judge')
+    judge.focus()
+    page.keyboard.press('Space')
+    assert not judge.is_checked()
     for role, name in [('slider', 'Most overlap'), ('button', 'Sample 2'),
                        ('button', 'Draw me another'), ('radio', '32 × 32')]:
         control = page.get_by_role(role, name=name)

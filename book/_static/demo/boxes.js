@@ -1,7 +1,7 @@
 /* From the network's numbers to a short list of boxes: what
    d2lssd.multibox_detection does, for one picture. */
 
-const LEAST_VOTE = 0.01;  // a score below it has no vote
+export const LEAST_VOTE = 0.01;  // a score below it has no vote
 const SAME = 0.6;  // IoU above which boxes that voting has moved are one
 
 /** The box that the offsets of anchor i describe (offset_inverse). */
@@ -63,6 +63,24 @@ export function best(scores, i, numClasses) {
   return {kind, score: scores[first + kind]};
 }
 
+/** The boxes with at least a score, anchor by anchor. */
+export function decoded({scores, offsets, anchors}, numClasses, least) {
+  const all = [];
+  for (let i = 0; i < anchors.length / 4; i++) {
+    const {kind, score} = best(scores, i, numClasses);
+    if (score >= least) {
+      all.push({kind, score, box: decode(anchors, offsets, i)});
+    }
+  }
+  return all;
+}
+
+/** Boxes cut off at the border of the picture. */
+export function clipped(found) {
+  return found.map((one) => ({
+    ...one, box: one.box.map((v) => Math.min(1, Math.max(0, v)))}));
+}
+
 /**
  * All that is found, by falling score. A box below the least score can
  * suppress nothing above it, so the least score may be applied first.
@@ -76,21 +94,12 @@ export function best(scores, i, numClasses) {
  * @returns {{kind: number, score: number, box: number[]}[]} boxes relative to
  *     the picture, cut off at its border.
  */
-export function detect({scores, offsets, anchors}, numClasses, least,
-  overlap, voting = true) {
-  const all = [];
-  for (let i = 0; i < anchors.length / 4; i++) {
-    const {kind, score} = best(scores, i, numClasses);
-    if (score >= Math.min(least, LEAST_VOTE)) {
-      all.push({kind, score, box: decode(anchors, offsets, i)});
-    }
-  }
+export function detect(outputs, numClasses, least, overlap, voting = true) {
+  const all = decoded(outputs, numClasses, Math.min(least, LEAST_VOTE));
   const kept = suppress(all.filter(({score}) => score >= least), overlap);
   const voters = all.filter(({score}) => score >= LEAST_VOTE);
-  const placed = voting
-    ? suppress(vote(kept, voters), Math.max(SAME, overlap)) : kept;
-  return placed.map((one) => ({
-    ...one, box: one.box.map((v) => Math.min(1, Math.max(0, v)))}));
+  return clipped(voting
+    ? suppress(vote(kept, voters), Math.max(SAME, overlap)) : kept);
 }
 
 /**

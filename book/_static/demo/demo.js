@@ -10,7 +10,7 @@ const here = new URL('.', import.meta.url);
 const root = document.querySelector('#demo');
 const find = (selector) => root.querySelector(selector);
 const state = {about: null, network: null, picture: null, outputs: null,
-  heats: [], found: [], times: {}, runs: 0, turn: 0, heat: null, hover: null};
+  judged: [], heats: [], found: [], times: {}, runs: 0, turn: 0, heat: null, hover: null};
 
 const element = (tag, properties = {}, ...children) => {
   const node = Object.assign(document.createElement(tag), properties);
@@ -76,14 +76,18 @@ async function take(make) {
     await painted();
     const picture = await make();
     if (turn !== state.turn) return;
-    const infer = await run;
+    const {see, judge} = await run;
     if (turn !== state.turn) return;
     const start = performance.now();
-    const outputs = await infer(picture.square);
+    const outputs = await see(picture.square);
     if (turn !== state.turn) return;
-    state.times = {prepare: picture.ms, run: performance.now() - start};
+    const seen = performance.now();
+    const judged = await judge(picture.square, outputs);
+    if (turn !== state.turn) return;
+    state.times = {prepare: picture.ms, run: seen - start,
+      judge: performance.now() - seen};
     state.runs++;
-    Object.assign(state, {picture, outputs});
+    Object.assign(state, {picture, outputs, judged});
     const {classes, grids, anchors} = state.about.model;
     state.heats = heat(outputs.scores, classes.length, grids, anchors);
     find('.demo-heats').hidden = find('.demo-answers').hidden = false;
@@ -142,12 +146,16 @@ function update() {
     slider.querySelector('span').textContent =
       number(slider.querySelector('input').valueAsNumber);
   }
+  const judging = find('.demo-judge input').checked;
+  const [overlap, voting] = ['[name=overlap]', '.demo-voting input'].map(find);
+  overlap.disabled = voting.disabled = judging;
   if (state.outputs) {
+    const least = find('[name=least]').valueAsNumber;
     const start = performance.now();
-    state.found = detect(state.outputs, state.about.model.classes.length,
-      find('[name=least]').valueAsNumber,
-      find('[name=overlap]').valueAsNumber,
-      find('.demo-voting input').checked);
+    state.found = judging
+      ? state.judged.filter(({score}) => score >= least)
+      : detect(state.outputs, state.about.model.classes.length, least,
+        overlap.valueAsNumber, voting.checked);
     state.times.boxes = performance.now() - start;
     report();
   }
@@ -183,9 +191,11 @@ function report() {
   find('canvas').setAttribute('aria-label', text);
 
   const ms = (value) => value < 1 ? 'under 1 ms' : `${Math.round(value)} ms`;
+  const after = find('.demo-judge input').checked
+    ? `the judge after it ${ms(times.judge)}`
+    : `boxes and suppression after it ${ms(times.boxes)}`;
   find('.demo-times').textContent = `The network took ${ms(times.run)}, the `
-    + `picture before it ${ms(times.prepare)}, boxes and suppression after `
-    + `it ${ms(times.boxes)}.`;
+    + `picture before it ${ms(times.prepare)}, ${after}.`;
 
   const pixels = found.map(({kind, score, box}) => ({
     label: classes[kind], score, box: box.map((v, i) =>
@@ -350,9 +360,9 @@ function listen() {
 }
 
 function furnish() {
-  const {samples, model, runtime} = state.about;
+  const {samples, model, judge, runtime} = state.about;
   find('.demo-start span').textContent =
-    `loads ${megabytes(runtime.bytes + model.bytes)}, once`;
+    `loads ${megabytes(runtime.bytes + model.bytes + judge.bytes)}, once`;
   find('.demo-samples').append(...samples.map(({file, boxes}, i) => element(
     'button', {type: 'button', value: i}, element('img', {
       src: new URL(file, here), width: 64, height: 64, loading: 'lazy',

@@ -28,6 +28,8 @@ export const PANEL = `
   <label class="demo-slider">Least score <span aria-hidden="true"></span>
     <input type="range" name="least" min="0.01" max="0.99" step="0.01"
       value="0.5"></label>
+  <label class="demo-choice demo-judge"><input type="checkbox" checked>
+    Ask the judge about each box</label>
   <label class="demo-slider">Most overlap of two boxes (IoU) <span aria-hidden="true"></span>
     <input type="range" name="overlap" min="0" max="1" step="0.01"
       value="0.5"></label>
