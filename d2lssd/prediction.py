@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import re
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -340,7 +341,8 @@ def load_weights(path):
 
     Returns:
         A `TinySSD` in evaluation mode, on the CPU; `classes_of` tells what it
-        finds.
+        finds. A judge that another version of the package made is left out,
+        with a warning.
 
     Raises:
         OSError: the file cannot be opened.
@@ -372,13 +374,24 @@ def load_weights(path):
     judged = any(name.startswith('judge.') for name in state)
     with torch.device('meta'):  # a number of classes may be a lie: no memory
         expected = _network(count, judged).state_dict()
-    for name in sorted(expected.keys() | state.keys()):
-        mine, theirs = (tuple(s[name].shape) if name in s else None
-                        for s in (expected, state))
-        if mine != theirs:
-            raise ValueError(f'{path}: {name} has shape {theirs}; '
-                             f'a TinySSD needs {mine}')
-        if not torch.isfinite(state[name].float()).all():
+    shapes = [{name: tuple(value.shape) for name, value in some.items()}
+              for some in (expected, state)]
+    other = sorted(name for name in expected.keys() | state.keys()
+                   if shapes[0].get(name) != shapes[1].get(name))
+    if other and all(name.startswith('judge.') for name in other):
+        warnings.warn(f'{path}: its judge was made by another version of this '
+                      'package and is left out, so that the scores are those '
+                      'of the anchors; `teach_judge` teaches a new one',
+                      stacklevel=2)
+        judged, other = False, []
+        state = {name: value for name, value in state.items()
+                 if not name.startswith('judge.')}
+    for name in other:
+        mine, theirs = (some.get(name) for some in shapes)
+        raise ValueError(f'{path}: {name} has shape {theirs}; '
+                         f'a TinySSD needs {mine}')
+    for name, value in sorted(state.items()):
+        if not torch.isfinite(value.float()).all():
             raise ValueError(f'{path}: {name} is not all finite numbers')
     net = _network(count, judged)
     net.classes = _names(path, header, net)
