@@ -482,6 +482,95 @@ def test_of_several_files_the_first_picture_is_taken(started, tmp_path):
     assert found['name'] == 'first.png, the first of 2 pictures'
 
 
+@pytest.fixture(scope='module')
+def filmed(browser, tmp_path_factory):
+    """A browser whose camera shows a drawn scene, which is asked for nothing;
+    and the scene."""
+    image, boxes = d2lssd.draw_scene('val', 1, 11, 'plain', 2)
+    frame = io.BytesIO()
+    Image.fromarray(image).resize((640, 640)).save(frame, 'JPEG', quality=95)
+    film = tmp_path_factory.mktemp('film') / 'film.mjpeg'
+    film.write_bytes(10 * frame.getvalue())
+    import browser as tool
+    other = browser.browser_type.launch(
+        executable_path=tool.find_chromium(), args=[
+            '--no-sandbox', '--use-fake-device-for-media-stream',
+            '--use-fake-ui-for-media-stream',
+            f'--use-file-for-fake-video-capture={film}'])
+    yield other, boxes
+    other.close()
+
+
+@pytest.fixture
+def filming(filmed, site, about):
+    """The page, and the scene that its camera shows, once it has seen it."""
+    context = filmed[0].new_context(permissions=['camera'])
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.add_init_script(LISTEN)
+    page.goto(f'{site}/{PAGE}')
+    after(page, page.get_by_role('button', name='Use the camera').click)
+    yield page, filmed[1]
+    context.close()
+
+
+def runs_in(page, seconds):
+    """How many pictures were looked at by then, and a while later."""
+    first = page.evaluate('window.found.runs')
+    page.wait_for_timeout(1000 * seconds)
+    return first, page.evaluate('window.found.runs')
+
+
+def test_what_the_camera_sees_is_found_again_and_again(filming):
+    page, boxes = filming
+    page.wait_for_function('window.found.runs > 2')
+    found = page.evaluate('window.found')
+    assert found['name'] == "the camera's picture"
+    places = torch.tensor([one['box'] for one in found['found']])
+    places = places / torch.tensor([found['width'], found['height']] * 2)
+    iou = d2lssd.box_iou(torch.tensor(boxes).float(), places)
+    assert (iou.amax(1) > 0.5).all()
+    said = page.get_by_role('status')
+    said.get_by_text("On the camera's picture").wait_for()
+    page.get_by_role('button', name='Stop the camera').click()
+    page.get_by_role('button', name='Use the camera').wait_for()
+    page.wait_for_timeout(2000)  # the last one may still be on its way
+    first, last = runs_in(page, 2)
+    assert first == last
+
+
+def test_who_chooses_a_picture_ends_the_film(filming):
+    page, _ = filming
+    page.get_by_role('button', name='Sample 2').click()
+    page.get_by_role('button', name='Use the camera').wait_for()
+    page.wait_for_function("window.found.name === 'sample 2'")
+    first, last = runs_in(page, 2)
+    assert first == last
+
+
+def test_a_camera_that_may_not_be_used_is_no_mystery(fresh):
+    page = fresh()
+    button = page.get_by_role('button', name='Use the camera')
+    button.click()
+    page.get_by_role('alert').get_by_text('camera').wait_for()
+    assert button.is_enabled()
+    for error, words in [('NotAllowedError', 'allow it for this page'),
+                         ('NotFoundError', 'No camera was found'),
+                         ('NotReadableError', 'Another program may'),
+                         ('OddError', 'did not start: what a camera')]:
+        page.evaluate("""(name) => {
+            navigator.mediaDevices.getUserMedia = () => Promise.reject(
+                Object.assign(new Error('what a camera'), {name}));
+        }""", error)
+        button.click()
+        page.get_by_role('alert').get_by_text(words).wait_for()
+        assert page.evaluate('window.found') is None
+    page.evaluate("""() => Object.defineProperty(
+        navigator, 'mediaDevices', {value: undefined})""")
+    button.click()
+    page.get_by_role('alert').get_by_text('must come over https').wait_for()
+
+
 def test_what_is_no_picture_is_refused_in_words(started, tmp_path):
     png = io.BytesIO()
     Image.new('RGB', (300, 300), 'red').save(png, 'PNG')

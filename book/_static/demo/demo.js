@@ -2,6 +2,7 @@
    connects them with what the reader does. Nothing is loaded but a few sample
    pictures until the reader starts, and nothing ever leaves the device. */
 import {detect, heat} from './boxes.js';
+import {openCamera} from './camera.js';
 import {loadNetwork} from './network.js';
 import {PANEL} from './panel.js';
 import {BadPicture, compose, readPicture} from './pictures.js';
@@ -10,7 +11,7 @@ const here = new URL('.', import.meta.url);
 const root = document.querySelector('#demo');
 const find = (selector) => root.querySelector(selector);
 const state = {about: null, network: null, picture: null, outputs: null,
-  judged: [], heats: [], found: [], times: {}, runs: 0, turn: 0, heat: null, hover: null};
+  judged: [], camera: null, heats: [], found: [], times: {}, runs: 0, turn: 0, heat: null, hover: null};
 
 const element = (tag, properties = {}, ...children) => {
   const node = Object.assign(document.createElement(tag), properties);
@@ -64,8 +65,8 @@ const painted = () => new Promise((done) => {
   setTimeout(done, 100);  // a page in the background is not painted
 });
 
-/* Take the picture that `make` gives, and find what is on it. Whoever asks for
-   another one meanwhile gets that. */
+/* Take the picture that `make` gives, and find what is on it; say whether this
+   was done. Whoever asks for another one meanwhile gets that. */
 async function take(make) {
   const turn = ++state.turn;
   complain('');
@@ -75,15 +76,15 @@ async function take(make) {
     run.catch(() => {});  // heard of below, even if the picture is bad
     await painted();
     const picture = await make();
-    if (turn !== state.turn) return;
+    if (turn !== state.turn) return false;
     const {see, judge} = await run;
-    if (turn !== state.turn) return;
+    if (turn !== state.turn) return false;
     const start = performance.now();
     const outputs = await see(picture.square);
-    if (turn !== state.turn) return;
+    if (turn !== state.turn) return false;
     const seen = performance.now();
     const judged = await judge(picture.square, outputs);
-    if (turn !== state.turn) return;
+    if (turn !== state.turn) return false;
     state.times = {prepare: picture.ms, run: seen - start,
       judge: performance.now() - seen};
     state.runs++;
@@ -93,8 +94,9 @@ async function take(make) {
     find('.demo-heats').hidden = find('.demo-answers').hidden = false;
     paintHeats();
     update();
+    return true;
   } catch (error) {
-    if (turn !== state.turn) return;
+    if (turn !== state.turn) return false;
     if (error instanceof BadPicture) complain(error.message);
     else {
       complain(`The detector did not run: ${error.message ?? error}. `
@@ -102,6 +104,7 @@ async function take(make) {
           : 'Check the network and start again'}; an up-to-date browser helps, `
         + 'too.');
     }
+    return false;
   } finally {
     if (turn === state.turn) root.removeAttribute('aria-busy');
   }
@@ -139,6 +142,35 @@ const takeAnother = () => take(async () => {
   const photo = photos[Math.floor(Math.random() * photos.length)];
   return timed(() => compose(photo, bananas));
 });
+
+/* One frame after the other, until the reader stops or asks for a picture. */
+async function film() {
+  const button = find('.demo-camera');
+  button.disabled = true;
+  complain('');
+  try {
+    state.camera = await openCamera(stopFilming);
+  } catch (error) {
+    return complain(error.message);
+  } finally {
+    button.disabled = false;
+  }
+  root.classList.add('is-filming');
+  button.textContent = 'Stop the camera';
+  const {camera} = state;
+  let more = true;
+  while (more && state.camera === camera) {
+    more = await take(() => timed(camera.frame));
+  }
+  if (state.camera === camera) stopFilming();
+}
+
+function stopFilming() {
+  state.camera?.stop();
+  state.camera = null;
+  root.classList.remove('is-filming');
+  find('.demo-camera').textContent = 'Use the camera';
+}
 
 /* Which boxes are found, at the thresholds as they stand: no new run. */
 function update() {
@@ -184,10 +216,17 @@ function report() {
   if (picture.boxes && truth.querySelector('input').checked) {
     text += ` It holds ${several(picture.boxes.length, 'banana')}.`;
   }
-  // A reader who drags a slider need not hear every step.
-  clearTimeout(speaking);
-  speaking = setTimeout(() => { find('.demo-found').textContent = text; },
-    300);
+  // A reader who drags a slider need not hear every step, and of a film, where
+  // the pictures do not end, a word now and then.
+  state.text = text;
+  const say = () => {
+    speaking = null;
+    find('.demo-found').textContent = state.text;
+  };
+  if (!state.camera || !speaking) {
+    clearTimeout(speaking);
+    speaking = setTimeout(say, state.camera ? 2000 : 300);
+  }
   find('canvas').setAttribute('aria-label', text);
 
   const ms = (value) => value < 1 ? 'under 1 ms' : `${Math.round(value)} ms`;
@@ -304,6 +343,13 @@ function draw() {
 function listen() {
   find('.demo-start').addEventListener('click', () => takeSample(0));
   find('.demo-another').addEventListener('click', takeAnother);
+  find('.demo-camera').addEventListener('click', () => {
+    if (state.camera) stopFilming();
+    else film();
+  });
+  document.addEventListener('visibilitychange', () => {
+    if (document.hidden && state.camera) stopFilming();
+  });
   find('[type=file]').addEventListener('change', ({target}) => {
     if (target.files.length) takeFiles(target.files);
     target.value = '';  // the same file may be chosen again

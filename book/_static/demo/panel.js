@@ -19,11 +19,13 @@ export const PANEL = `
   <div class="demo-buttons">
     <label class="demo-button">Choose a picture…
       <input type="file" accept="image/*"></label>
+    <button type="button" class="demo-button demo-camera">Use the
+      camera</button>
     <button type="button" class="demo-button demo-another">Draw me
       another</button>
   </div>
   <p class="demo-hint">Or drop a picture here, or paste one. It stays on your
-    device.</p>
+    device, and so does what the camera sees.</p>
   <fieldset class="demo-samples"><legend>Samples</legend></fieldset>
   <label class="demo-slider">Least score <span aria-hidden="true"></span>
     <input type="range" name="least" min="0.01" max="0.99" step="0.01"

@@ -95,6 +95,21 @@ export async function readPicture(blob, name, boxes) {
   }
 }
 
+/**
+ * What a film shows at this moment, as `readPicture` gives a picture.
+ *
+ * @param {HTMLVideoElement} video that plays.
+ * @param {string} name of it.
+ */
+export async function readFrame(video, name) {
+  const bitmap = await createImageBitmap(video);
+  try {
+    return prepare(bitmap, name);
+  } finally {
+    bitmap.close();
+  }
+}
+
 const between = (low, high) => low + Math.random() * (high - low);
 const pick = (list) => list[Math.floor(Math.random() * list.length)];
 
