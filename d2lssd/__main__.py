@@ -8,6 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
+from d2lssd import __version__
 from d2lssd.data.files import one_line
 
 SHEET = 24  # pictures on the contact sheet of a folder
@@ -61,7 +62,9 @@ def one_warning():
 
 
 def describe(error):
-    """One line that says why."""
+    """A line that says why, or one for each problem of many."""
+    if hasattr(error, 'lines'):
+        return '\n  '.join(map(one_line, error.lines))
     text = ' '.join(str(error).split())
     if isinstance(error, OSError) and error.filename is not None:
         text = f'{error.filename}: {error.strerror}'
@@ -76,6 +79,7 @@ def build_parser():
         prog='python -m d2lssd',
         description='Find bananas with a small detector, or train it to find '
         'what you like.')
+    parser.add_argument('--version', action='version', version=__version__)
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
 
     def command(name, run, help, **texts):
@@ -84,8 +88,10 @@ def build_parser():
         return sub
 
     sub = command('predict', run_predict, 'Find bananas on pictures, or what '
-                  'the weights were trained to find.')
-    sub.add_argument('images', nargs='+', metavar='IMAGE',
+                  'the weights were trained to find.', epilog='A box is '
+                  'printed as its left, top, right and bottom side, in pixels '
+                  'of the picture.')
+    sub.add_argument('images', type=filled, nargs='+', metavar='IMAGE',
                      help="a picture, of any size and format; a folder of "
                      "them; or a pattern, such as 'photos/*.jpg'")
     sub.add_argument('--threshold', type=probability, default=0.5,
@@ -100,7 +106,7 @@ def build_parser():
                      'one)')
     sub.add_argument('--json', action='store_true',
                      help='print one JSON object an image')
-    sub.add_argument('--save', metavar='OUT.png',
+    sub.add_argument('--save', type=filled, metavar='OUT.png',
                      help='save the picture with its boxes; of several '
                      'pictures, number n as OUT-n.png')
 
@@ -111,7 +117,8 @@ def build_parser():
                      "'fitted', 'odd', 'worn', 'wild', 'heaped', 'clear', "
                      "'touching', 'crowded' and 'plain', which go on from "
                      "'balanced': see `make weights`")
-    sub.add_argument('--weights', metavar='FILE', help='what to start from: a '
+    sub.add_argument('--weights', type=filled,
+                     metavar='FILE', help='what to start from: a '
                      "file that `train` wrote; 'wild' (default for a folder), "
                      "'plain', 'clear', 'balanced' or 'source', which are "
                      "shipped; or 'none' (default otherwise)")
@@ -126,12 +133,13 @@ def build_parser():
                      metavar='N', help='of weights, drawing and order '
                      '(default: 0)')
     add_source(sub)
-    sub.add_argument('--save', metavar='FILE.safetensors',
+    sub.add_argument('--save', type=filled, metavar='FILE.safetensors',
                      help='write the weights there, and what is known of '
                      'them beside, as FILE.json '
                      '(default: where the book looks for them; those of a '
                      'folder NAME into NAME.safetensors)')
-    sub.add_argument('--checkpoint', metavar='FILE', help='save there after '
+    sub.add_argument('--checkpoint', type=filled,
+                     metavar='FILE', help='save there after '
                      'each epoch; go on from there if it exists '
                      '(default: beside the weights)')
     sub.add_argument('--precision', type=probability, metavar='P',
@@ -183,9 +191,11 @@ def build_parser():
     sub = command('export', run_export, 'Write a network as an ONNX file, '
                   'which runs without PyTorch, and check it.')
     add_weights(sub)
-    sub.add_argument('--output', metavar='FILE', default='model.onnx',
-                     help='(default: model.onnx)')
-    sub.add_argument('--judge', metavar='FILE', help='write its judge, too '
+    sub.add_argument('--output', type=filled,
+                     metavar='FILE', default='model.onnx',
+                     help='write it there (default: model.onnx)')
+    sub.add_argument('--judge', type=filled,
+                     metavar='FILE', help='write its judge, too '
                      "('wild', 'clear' and 'plain' have one)")
     sub.add_argument('--json', action='store_true',
                      help='print one JSON object')
@@ -209,7 +219,7 @@ def add_check(commands):
 
 
 def add_weights(sub):
-    sub.add_argument('--weights', metavar='FILE', default='wild',
+    sub.add_argument('--weights', type=filled, metavar='FILE', default='wild',
                      help="a file that `train` wrote, or the name of shipped "
                      "weights: 'wild' (default, for real pictures), 'plain' "
                      "(for pictures like the data set's), 'clear' (the same, "
@@ -217,7 +227,8 @@ def add_weights(sub):
 
 
 def add_source(sub):
-    sub.add_argument('--source', default='drawn', metavar='SOURCE',
+    sub.add_argument('--source', type=filled,
+                     default='drawn', metavar='SOURCE',
                      help="'drawn' (default), 'd2l' for the original archive, "
                      'or a folder with images and label.csv or '
                      'annotations.json')
@@ -225,15 +236,25 @@ def add_source(sub):
 
 def between(kind, least, most):
     """A reader of numbers from ``least`` to ``most``, for an argument."""
+    word = 'a whole number' if kind is int else 'a number'
+
     def read(text):
-        value = kind(text)
+        try:
+            value = kind(text)
+        except ValueError:
+            value = float('nan')
         if not least <= value <= most:  # nor is NaN
             raise argparse.ArgumentTypeError(
-                f'{text} is not between {least} and {most}')
+                f'{text!r} is not {word} from {least} to {most}')
         return value
-
-    read.__name__ = kind.__name__  # which argparse puts into its messages
     return read
+
+
+def filled(text):
+    """A name of a file or something else, for an argument."""
+    if not text:
+        raise argparse.ArgumentTypeError('it is empty')
+    return text
 
 
 probability = between(float, 0, 1)
@@ -285,9 +306,11 @@ def run_predict(args):
                 for row in found:
                     print(f'  {one_line(row["label"])} {row["score"]:.2f} at '
                           + ' '.join(f'{v:g}' for v in row['box']))
-            sys.stdout.flush()
             if out:
                 save_picture(picture, found, out)
+                if not args.json:
+                    print(f'  drawn in {one_line(out)}')
+            sys.stdout.flush()
         except BrokenPipeError:  # nobody reads on
             raise
         except (OSError, ValueError) as error:
@@ -376,10 +399,11 @@ def run_train(args):
     own = is_folder(args.source)
     if args.precision and args.source != 'drawn':
         raise ValueError('--precision: the point is chosen on drawn bananas; '
-                         'for other pictures use `set_operating_point`')
+                         'for other pictures use `d2lssd.set_operating_point` '
+                         'in Python')
     if args.judge and args.source != 'drawn':
         raise ValueError('--judge: it learns from drawn bananas; for other '
-                         'pictures use `teach_judge`')
+                         'pictures use `d2lssd.teach_judge` in Python')
     recipe = find_recipe(args.recipe or ('own' if own else 'balanced'), **{
         key: value for key, value in changes.items() if value is not None})
     start = args.weights or ('wild' if own else 'none')
@@ -438,7 +462,7 @@ def run_train(args):
         print(json.dumps(card))
         return
     last = history[-1]
-    print(f'{out}: {len(history)} epochs, class error '
+    print(f'{out}: {several(len(history), "epoch")}, class error '
           f'{last["class error"]:.2e}, box MAE {last["bbox mae"]:.2e}')
     if args.exam or own:
         print_results(card['exams'])
@@ -465,6 +489,9 @@ def choose_point(net, recipe, seed, precision, option, path):
 
 def run_evaluate(args):
     """Measure on the exams, or on the validation pictures of a source."""
+    if args.count and args.source != 'drawn':
+        raise ValueError('--count: for drawn pictures only; of others, all '
+                         'that are for validation count')
     results = measure(find_net(args.weights), args.source, args.count,
                       args.tiles, args.voting)
     if args.json:
@@ -511,7 +538,7 @@ def measure(net, source, count=None, tiles=False, voting=True, pictures=None):
 
 MEASURES = {  # what `evaluate` gives, in words
     'AP_small': 'AP, small objects', 'AP_medium': 'AP, medium objects',
-    'AP_large': 'AP, large objects', 'recall': 'recall at any score',
+    'AP_large': 'AP, large objects', 'recall': 'recall, IoU 0.50 to 0.95',
     'precision': 'precision at score 0.5', 'recall_at': 'recall at score 0.5',
     'false_alarms': 'pictures with false alarm'}
 
@@ -541,6 +568,7 @@ def print_results(results):
 
 def run_export(args):
     """Export, and say how near the files come to PyTorch."""
+    from d2lssd.data.files import check_writable
     from d2lssd.export import export_judge, export_onnx
     from d2lssd.model import judge_of
     for option, name in ('--output', args.output), ('--judge', args.judge):
@@ -552,7 +580,10 @@ def run_export(args):
                          'it another name')
     net = find_net(args.weights)
     if args.judge and not judge_of(net):
-        raise ValueError(f'--judge: {args.weights} has no judge')
+        raise ValueError(f'--judge: {args.weights} has no judge; it can be '
+                         'exported without')
+    for name in filter(None, (args.output, args.judge)):
+        check_writable(Path(name))
     facts = {'file': args.output, **export_onnx(net, args.output)}
     if args.judge:
         facts['judge'] = {'file': args.judge, **export_judge(net, args.judge)}

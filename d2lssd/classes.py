@@ -45,8 +45,8 @@ def classes_in(source):
     names = class_names(source)
     if not names:
         raise ValueError(f'{source}: no box in it, so there is nothing to '
-                         'learn; `python -m d2lssd data check` shows what is '
-                         'read')
+                         f'learn; `python -m d2lssd data check {source}` '
+                         'shows what is read')
     return names
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from d2lssd.classes import classes_of
 from d2lssd.data.files import replacing
-from d2lssd.judge import FACTS, close_ups
+from d2lssd.judge import DOUBTED, FACTS, HEARD, LENIENT, close_ups
 from d2lssd.model import judge_of
 
 NEEDED = ['onnx', 'onnxruntime', 'onnxscript']
@@ -119,7 +119,8 @@ def export_judge(net, path, half=True):
     ``facts``, float32 ``(n, 19)``, the places and the facts that `hear_boxes`
     gives for what the network has found there. It gives ``scores`` ``(n,)``.
     The close-ups are cut out inside. How boxes are heard is left to the
-    caller: the page :ref:`chap-in-the-browser` does it in JavaScript.
+    caller: the page :ref:`chap-in-the-browser` does it in JavaScript. The
+    arguments for `multibox_detection` before it are noted in the file.
 
     Args:
         net: a `TinySSD` with a judge.
@@ -145,7 +146,9 @@ def export_judge(net, path, half=True):
         trials.append({'image': _picture(1, *size), 'facts': facts,
                        'boxes': torch.cat([corner, corner + side], 1)})
     return _export(ExportedJudge(net), JUDGE, trials,
-                   {'facts': json.dumps(FACTS)}, path, half)
+                   {'facts': json.dumps(FACTS), 'suppression': json.dumps({
+                       'nms_threshold': LENIENT, 'pos_threshold': DOUBTED,
+                       'most': HEARD})}, path, half)
 
 
 def _check_needed():

@@ -138,7 +138,7 @@ def detect(picture, net=None, threshold=0.5, classes=None, tiles=True,
             small; it takes some ten times as long. See ``d2lssd.tiles``.
         voting: place each box by all that were found with it, which is
             nearer to the truth; see `vote_boxes`, and `judge_boxes`, which
-            scores those of 'plain', too.
+            scores them as well, where the network has a judge.
 
     Returns:
         List of dicts by falling score: ``'label'``, ``'score'`` and ``'box'``,

@@ -60,6 +60,37 @@ def test_every_bad_label_is_one_line_with_file_and_place(tmp_path, capsys):
     assert lines[-1] == '3 problems'
 
 
+@pytest.mark.parametrize(('labels', 'wrong'), [
+    (['pear', 'fig', 'fig', '7'], [5]), (['3', '0', 'fig', '0'], [4])])
+def test_of_names_and_numbers_those_that_are_fewer_are_wrong(
+        labels, wrong, tmp_path, capsys):
+    make(tmp_path / 'mine', ''.join(
+        f'a.png,{label},0,0,9,9\n' for label in labels))
+    _, lines, _ = check(capsys, tmp_path / 'mine')
+    said = [line for line in lines if 'use one or the other' in line]
+    assert len(said) == len(wrong)
+    for line, number in zip(said, wrong):
+        assert f'label.csv, line {number}: class ' in line
+
+
+def test_other_commands_give_a_line_to_each_problem_of_a_folder(
+        tmp_path, capsys):
+    folder = make(tmp_path / 'mine', ROWS + 'e.png,fig,0,0,9,9\n'
+                  'd.png,fig,0,0,9,9\n')
+    for command in ['train', '--source'], ['evaluate', '--source']:
+        assert main([*command, str(folder)]) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert lines[-3] == f'd2lssd: {folder}: 2 problems'
+        assert lines[-2].startswith(f'  {folder / "label.csv"}, line 5: no pi')
+        assert lines[-1].startswith(f'  {folder / "label.csv"}, line 6: no pi')
+
+
+def test_a_folder_is_measured_whole(tmp_path, capsys):
+    assert main(['evaluate', '--source', str(make(tmp_path / 'mine')),
+                 '--count', '2']) == 2
+    assert '--count: for drawn pictures only' in capsys.readouterr().err
+
+
 def test_coco_is_checked_too_and_crowds_are_noted(tmp_path, capsys):
     folder = make(tmp_path / 'mine')
     (folder / 'label.csv').unlink()

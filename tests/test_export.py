@@ -100,6 +100,13 @@ def test_the_judge_in_a_file_scores_as_judge_boxes_does(shape, exported, net):
     assert len(heard) > 3
     session = onnxruntime.InferenceSession(
         exported[1]['judge']['file'], providers=['CPUExecutionProvider'])
+    how = json.loads(session.get_modelmeta().custom_metadata_map[
+        'suppression'])
+    with evaluating(net):
+        anchors, logits, offsets = net(image)
+    again = d2lssd.multibox_detection(
+        logits.softmax(2).transpose(1, 2), offsets, anchors, **how)[0]
+    torch.testing.assert_close(again[again[:, 0] >= 0], rows[rows[:, 0] >= 0])
     for some in slice(None), slice(1), slice(0):
         scores, = session.run(['scores'], {
             'image': image.numpy(), 'boxes': heard[some, 2:].numpy(),
@@ -119,6 +126,16 @@ def test_without_a_judge_none_is_exported(tmp_path, capsys):
                  str(tmp_path / 'judge.onnx')]) == 2
     assert '--judge: balanced has no judge' in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_where_nothing_can_be_written_no_time_is_lost(
+        tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(export, 'export_onnx', lambda *_: pytest.fail(
+        'it was exported first'))
+    (tmp_path / 'file').touch()
+    assert main(['export', '--output',
+                 str(tmp_path / 'file' / 'model.onnx')]) == 2
+    assert 'a file stands where a folder should' in capsys.readouterr().err
 
 
 def test_network_and_judge_need_a_file_each(tmp_path, capsys):
@@ -153,8 +170,9 @@ def test_the_file_names_its_classes_and_no_path_of_this_machine(exported):
     model = onnx.load(path)
     facts = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(facts['classes']) == ['banana']
-    assert b'site-packages' not in path.read_bytes()
-    assert str(Path.cwd()).encode() not in path.read_bytes()
+    for file in path, Path(exported[1]['judge']['file']):
+        assert b'site-packages' not in file.read_bytes()
+        assert str(Path.cwd()).encode() not in file.read_bytes()
 
 
 def test_a_file_that_computes_something_else_is_not_kept(

@@ -764,3 +764,39 @@ def test_the_module_runs_as_a_command():
                             capture_output=True, text=True, check=True)
     assert all(name in result.stdout
                for name in ('train', 'evaluate', 'predict', 'data'))
+
+
+@pytest.mark.parametrize('args', [
+    ['predict', ''], ['predict', 'a.png', '--save', ''],
+    ['predict', 'a.png', '--weights', ''], ['train', '--save', ''],
+    ['train', '--source', ''], ['export', '--output', '']], ids=str)
+def test_an_empty_name_is_no_name(args, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(args)
+    assert stop.value.code == 2
+    assert 'it is empty' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('text', ['0,5', 'abc', '1.5', '-0.1', 'nan'])
+def test_a_threshold_that_is_none_is_told_what_it_may_be(text, capsys):
+    with pytest.raises(SystemExit):
+        main(['predict', 'a.png', f'--threshold={text}'])
+    assert f"'{text}' is not a number from 0 to 1" in capsys.readouterr().err
+
+
+def test_the_command_knows_its_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(['--version'])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.strip() == d2lssd.__version__
+
+
+def test_what_was_saved_is_named(tmp_path, capsys):
+    for name in 'a.png', 'b.png':
+        Image.new('RGB', (64, 64)).save(tmp_path / name)
+    assert main(['predict', '--no-tiles', str(tmp_path / 'a.png'),
+                 str(tmp_path / 'b.png'), '--save',
+                 str(tmp_path / 'out.png')]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if 'drawn in' in line] == [
+        f'  drawn in {tmp_path / f"out-{i}.png"}' for i in (1, 2)]

@@ -156,6 +156,7 @@ WAYS_OUT = {
     errno.ENOSPC: MAKE_ROOM, errno.EDQUOT: MAKE_ROOM, errno.EFBIG: MAKE_ROOM,
     errno.EACCES: NO_RIGHTS, errno.EPERM: NO_RIGHTS, errno.EROFS: NO_RIGHTS,
     errno.ENOTDIR: NO_FOLDER, errno.EEXIST: NO_FOLDER, errno.EIO: '',
+    errno.ENOENT: 'no file can be made there: ',
 }
 
 

@@ -223,13 +223,13 @@ def class_names(path, classes=None):
         List of strings; numbers as text where the table has numbers.
 
     Raises:
-        ValueError: there is none, and something wrong in the folder may be
-            why.
+        ValueError: anything wrong in the labels, for it may be why a class
+            is missing, or there.
     """
     parts = _read_parts(_as_path(path)).values()
     names = number_classes(parts, classes)
     problems = [each for part in parts for each in part.problems]
-    if not names and problems:
+    if problems:
         raise _refusal(path, problems)
     return names
 
@@ -244,9 +244,13 @@ def _refusal(path, problems):
     lines = [str(each) for each in problems[:SHOWN]]
     if count > SHOWN:
         lines.append(f'... and {count - SHOWN} more; '
-                     f'`python -m d2lssd data check {path}` lists them all')
+                     f'`python -m d2lssd data check {path}` lists them all, '
+                     'and looks into the pictures, too')
     plural = 'problem' if count == 1 else 'problems'
-    return ValueError('\n'.join([f'{path}: {count} {plural}', *lines]))
+    lines.insert(0, f'{path}: {count} {plural}')
+    error = ValueError('\n'.join(lines))
+    error.lines = lines
+    return error
 
 
 # The parts ---------------------------------------------------------------

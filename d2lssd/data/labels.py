@@ -231,7 +231,10 @@ def number_classes(parts, classes):
     listed = {text for part in parts if not part.named
               for text in part.labels()}
     digits = {text for text in listed if number(text) is not None}
-    numbered = bool(digits) and not named
+    rows = [row.label in digits for part in parts if not part.named
+            for some in part.rows.values() for row in some]
+    # Where some are names, what there is less of is the slip.
+    numbered = bool(digits) and not named and 2 * sum(rows) >= len(rows)
     if classes is not None:
         names = checked_classes(classes)
     elif numbered:
@@ -316,9 +319,9 @@ def _bad_class(text, names, given, named):
                 f'{short(", ".join(names))}{number_too} is needed')
     if number(text) is None:
         return (f'class {short(text)} is a name and others are numbers; use '
-                'one or the other, or give a list of classes')
+                'one or the other')
     if whole(text) is not None and whole(text) < MAX_CLASSES:
         return (f'class {short(text)} is a number and others are names; use '
-                'one or the other, or give a list of classes')
+                'one or the other')
     return (f'class {short(text)} is out of range; a whole number from 0 to '
             f'{MAX_CLASSES - 1} is needed')

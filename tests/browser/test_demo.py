@@ -29,6 +29,15 @@ BUILT = PAGES / '_static' / 'demo'
 PATIENCE = 120_000  # ms: a slow machine is no failure
 LISTEN = """window.addEventListener('found',
     ({detail}) => { window.found = detail; }, true)"""
+WATCH = """window.streams = [];
+    const get = navigator.mediaDevices.getUserMedia.bind(
+        navigator.mediaDevices);
+    navigator.mediaDevices.getUserMedia = async (wanted) => {
+        await window.prompted;
+        const stream = await get(wanted);
+        window.streams.push(stream);
+        return stream;
+    }"""
 LEAST, EDGE, NEAR_SCORE, NEAR_PIXELS = 0.3, 0.01, 0.01, 1
 
 
@@ -502,23 +511,34 @@ def filmed(browser, tmp_path_factory):
 
 
 @pytest.fixture
-def filming(filmed, site, about):
-    """The page, and the scene that its camera shows, once it has seen it."""
+def before_camera(filmed, site, about):
+    """The page in a browser with a camera, and what the camera shows."""
     context = filmed[0].new_context(permissions=['camera'])
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
     page.add_init_script(LISTEN)
+    page.add_init_script(WATCH)
     page.goto(f'{site}/{PAGE}')
-    after(page, page.get_by_role('button', name='Use the camera').click)
     yield page, filmed[1]
     context.close()
 
 
-def runs_in(page, seconds):
-    """How many pictures were looked at by then, and a while later."""
-    first = page.evaluate('window.found.runs')
-    page.wait_for_timeout(1000 * seconds)
-    return first, page.evaluate('window.found.runs')
+@pytest.fixture
+def filming(before_camera):
+    """The same once it has seen a picture."""
+    page, boxes = before_camera
+    after(page, page.get_by_role('button', name='Use the camera').click)
+    return page, boxes
+
+
+def assert_put_away(page, cameras=1):
+    """No camera is on, and no more pictures are looked at."""
+    page.get_by_role('button', name='Use the camera').wait_for()
+    assert page.evaluate("""streams.map((stream) =>
+        stream.getVideoTracks()[0].readyState)""") == cameras * ['ended']
+    runs = page.evaluate('window.found.runs')
+    page.wait_for_timeout(2000)
+    assert page.evaluate('window.found.runs') == runs
 
 
 def test_what_the_camera_sees_is_found_again_and_again(filming):
@@ -531,21 +551,73 @@ def test_what_the_camera_sees_is_found_again_and_again(filming):
     iou = d2lssd.box_iou(torch.tensor(boxes).float(), places)
     assert (iou.amax(1) > 0.5).all()
     said = page.get_by_role('status')
-    said.get_by_text("On the camera's picture").wait_for()
+    said.get_by_text("On the camera's picture: 2 bananas found.").wait_for()
+    assert page.locator('#demo[aria-busy]').count() == 0
     page.get_by_role('button', name='Stop the camera').click()
-    page.get_by_role('button', name='Use the camera').wait_for()
-    page.wait_for_timeout(2000)  # the last one may still be on its way
-    first, last = runs_in(page, 2)
-    assert first == last
+    assert_put_away(page)
+    assert page.get_by_role('alert').count() == 0
 
 
 def test_who_chooses_a_picture_ends_the_film(filming):
     page, _ = filming
     page.get_by_role('button', name='Sample 2').click()
-    page.get_by_role('button', name='Use the camera').wait_for()
     page.wait_for_function("window.found.name === 'sample 2'")
-    first, last = runs_in(page, 2)
-    assert first == last
+    page.wait_for_timeout(500)
+    assert_put_away(page)
+    assert page.evaluate('window.found.name') == 'sample 2'
+
+
+def test_who_chooses_while_asked_for_the_camera_wants_no_film(before_camera):
+    page, _ = before_camera
+    page.evaluate("""() => {
+        window.prompted = new Promise((done) => { window.allow = done; });
+    }""")
+    page.get_by_role('button', name='Use the camera').click()
+    page.get_by_role('button', name='Waiting for the camera').wait_for()
+    after(page, page.get_by_role('button', name='Sample 2').click)
+    page.evaluate('window.allow()')
+    page.wait_for_function('window.streams.length === 1')
+    assert_put_away(page)
+    assert page.evaluate('window.found.name') == 'sample 2'
+
+
+def test_a_page_that_is_hidden_does_not_film(filming):
+    page, _ = filming
+    page.evaluate("""() => {
+        Object.defineProperty(document, 'hidden', {value: true});
+        document.dispatchEvent(new Event('visibilitychange'));
+    }""")
+    assert_put_away(page)
+    page.get_by_role('button', name='Use the camera').click()
+    page.wait_for_function('window.streams.length === 2')
+    assert_put_away(page, 2)  # it opened, and at once was put away
+
+
+def test_who_stops_before_all_is_loaded_can_start(before_camera):
+    page, _ = before_camera
+    page.route('**/model.onnx', lambda route: None)  # never comes
+    page.get_by_role('button', name='Use the camera').click()
+    page.get_by_role('button', name='Stop the camera').click()
+    page.get_by_role('button', name='Use the camera').wait_for()
+    assert page.locator('.demo-start').is_visible()
+
+
+def test_a_camera_that_is_lost_or_gives_nothing_is_told(filming):
+    page, _ = filming
+    page.evaluate("""() => {
+        const [track] = streams[0].getVideoTracks();
+        track.stop();
+        track.dispatchEvent(new Event('ended'));
+    }""")
+    alert = page.get_by_role('alert')
+    alert.get_by_text('The camera was taken away.').wait_for()
+    assert_put_away(page)
+    page.evaluate("""() => {
+        window.createImageBitmap = () => Promise.reject(new Error('no'));
+    }""")
+    page.get_by_role('button', name='Use the camera').click()
+    alert.get_by_text('gives no picture any more').wait_for()
+    assert_put_away(page, 2)
 
 
 def test_a_camera_that_may_not_be_used_is_no_mystery(fresh):
@@ -568,7 +640,12 @@ def test_a_camera_that_may_not_be_used_is_no_mystery(fresh):
     page.evaluate("""() => Object.defineProperty(
         navigator, 'mediaDevices', {value: undefined})""")
     button.click()
-    page.get_by_role('alert').get_by_text('must come over https').wait_for()
+    alert = page.get_by_role('alert')
+    alert.get_by_text('another browser may').wait_for()
+    page.evaluate("""() => Object.defineProperty(
+        window, 'isSecureContext', {value: false})""")
+    button.click()
+    alert.get_by_text('neither over https').wait_for()
 
 
 def test_what_is_no_picture_is_refused_in_words(started, tmp_path):

@@ -10,8 +10,9 @@ import {BadPicture, compose, readPicture} from './pictures.js';
 const here = new URL('.', import.meta.url);
 const root = document.querySelector('#demo');
 const find = (selector) => root.querySelector(selector);
-const state = {about: null, network: null, picture: null, outputs: null,
-  judged: [], camera: null, heats: [], found: [], times: {}, runs: 0, turn: 0, heat: null, hover: null};
+const state = {about: null, network: null, camera: null, opening: false,
+  picture: null, outputs: null, judged: [], heats: [], found: [], times: {},
+  runs: 0, turn: 0, heat: null, hover: null};
 
 const element = (tag, properties = {}, ...children) => {
   const node = Object.assign(document.createElement(tag), properties);
@@ -66,11 +67,15 @@ const painted = () => new Promise((done) => {
 });
 
 /* Take the picture that `make` gives, and find what is on it; say whether this
-   was done. Whoever asks for another one meanwhile gets that. */
-async function take(make) {
+   was done. Whoever asks for another one meanwhile gets that. Of a film, given
+   the camera, it is one of many, and nobody waits for it. */
+async function take(make, camera = null) {
   const turn = ++state.turn;
-  complain('');
-  root.setAttribute('aria-busy', 'true');
+  if (state.camera !== camera) putAway();
+  if (!camera) {
+    complain('');
+    root.setAttribute('aria-busy', 'true');
+  }
   try {
     const run = network();
     run.catch(() => {});  // heard of below, even if the picture is bad
@@ -145,31 +150,47 @@ const takeAnother = () => take(async () => {
 
 /* One frame after the other, until the reader stops or asks for a picture. */
 async function film() {
+  if (state.opening) return;
+  const {turn} = state;
   const button = find('.demo-camera');
-  button.disabled = true;
+  state.opening = true;
+  button.textContent = 'Waiting for the camera…';
   complain('');
+  let camera;
   try {
-    state.camera = await openCamera(stopFilming);
+    camera = await openCamera((why) => {
+      stopFilming();
+      complain(why);
+    });
   } catch (error) {
     return complain(error.message);
   } finally {
-    button.disabled = false;
+    state.opening = false;
+    button.textContent = 'Use the camera';
   }
-  root.classList.add('is-filming');
+  if (document.hidden || turn !== state.turn) return camera.stop();
+  state.camera = camera;
   button.textContent = 'Stop the camera';
-  const {camera} = state;
   let more = true;
   while (more && state.camera === camera) {
-    more = await take(() => timed(camera.frame));
+    more = await take(() => timed(camera.frame), camera);
   }
-  if (state.camera === camera) stopFilming();
+  if (state.camera === camera) putAway();
 }
 
-function stopFilming() {
-  state.camera?.stop();
+function putAway() {
+  if (!state.camera) return;
+  state.camera.stop();
   state.camera = null;
-  root.classList.remove('is-filming');
   find('.demo-camera').textContent = 'Use the camera';
+}
+
+/* The frame that is being looked at no longer counts. */
+function stopFilming() {
+  if (!state.camera) return;
+  state.turn++;
+  putAway();
+  find('.demo-start').hidden = Boolean(state.outputs);
 }
 
 /* Which boxes are found, at the thresholds as they stand: no new run. */
@@ -205,7 +226,7 @@ function report() {
     `${count || 'no'} ${word}${count === 1 ? '' : 's'}`;
   const word = classes.length === 1 ? classes[0] : 'object';
   let text = `On ${picture.name}: ${several(found.length, word)} found`;
-  if (found.length) {
+  if (found.length && !state.camera) {
     const scores = found.slice(0, 6).map(({score}) => number(score));
     text += `, score${found.length > 1 ? 's' : ''} ${scores.join(', ')}`
       + (found.length > 6 ? ' and less' : '');
@@ -221,7 +242,8 @@ function report() {
   state.text = text;
   const say = () => {
     speaking = null;
-    find('.demo-found').textContent = state.text;
+    const said = find('.demo-found');
+    if (said.textContent !== state.text) said.textContent = state.text;
   };
   if (!state.camera || !speaking) {
     clearTimeout(speaking);
@@ -348,7 +370,7 @@ function listen() {
     else film();
   });
   document.addEventListener('visibilitychange', () => {
-    if (document.hidden && state.camera) stopFilming();
+    if (document.hidden) stopFilming();
   });
   find('[type=file]').addEventListener('change', ({target}) => {
     if (target.files.length) takeFiles(target.files);

@@ -31,7 +31,7 @@ export const PANEL = `
     <input type="range" name="least" min="0.01" max="0.99" step="0.01"
       value="0.5"></label>
   <label class="demo-choice demo-judge"><input type="checkbox" checked>
-    Ask the judge about each box</label>
+    Ask the judge about each box, in place of the two below</label>
   <label class="demo-slider">Most overlap of two boxes (IoU) <span aria-hidden="true"></span>
     <input type="range" name="overlap" min="0" max="1" step="0.01"
       value="0.5"></label>

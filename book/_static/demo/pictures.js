@@ -61,6 +61,8 @@ function prepare(source, name, boxes) {
     context.drawImage(source, 0, -y);
     return context.getImageData(0, 0, width, rows).data;
   }, width, height);
+  // Of a film there are many, and some devices have little room for canvases.
+  context.canvas.width = context.canvas.height = 0;
   const scale = Math.min(1, VIEW / Math.max(width, height));
   const view = canvasOf(Math.max(1, Math.round(width * scale)),
     Math.max(1, Math.round(height * scale)));
@@ -100,13 +102,17 @@ export async function readPicture(blob, name, boxes) {
  *
  * @param {HTMLVideoElement} video that plays.
  * @param {string} name of it.
+ * @throws {BadPicture} if it shows nothing.
  */
 export async function readFrame(video, name) {
-  const bitmap = await createImageBitmap(video);
+  let bitmap;
   try {
+    bitmap = await createImageBitmap(video);
     return prepare(bitmap, name);
+  } catch {
+    throw new BadPicture('The camera gives no picture any more.');
   } finally {
-    bitmap.close();
+    bitmap?.close();
   }
 }
 
