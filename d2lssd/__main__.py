@@ -8,7 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from d2lssd import __version__
+import d2lssd
 from d2lssd.data.files import one_line
 
 SHEET = 24  # pictures on the contact sheet of a folder
@@ -79,7 +79,8 @@ def build_parser():
         prog='python -m d2lssd',
         description='Find bananas with a small detector, or train it to find '
         'what you like.')
-    parser.add_argument('--version', action='version', version=__version__)
+    parser.add_argument('--version', action='version',
+                        version=d2lssd.__version__)
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
 
     def command(name, run, help, **texts):
