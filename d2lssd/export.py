@@ -41,6 +41,8 @@ class Exported(nn.Module):
         net: a `TinySSD`; it is copied.
     """
 
+    name = 'TinySSD'
+
     def __init__(self, net):
         super().__init__()
         self.net = copy.deepcopy(net).cpu()
@@ -64,6 +66,8 @@ class ExportedJudge(nn.Module):
         net: a `TinySSD` with a judge; the judge and the first block are
             copied.
     """
+
+    name = 'judge of a TinySSD'
 
     def __init__(self, net):
         super().__init__()
@@ -209,7 +213,7 @@ def _convert(module, axes, inputs, about, half):
         part.ClearField('doc_string')
         part.ClearField('metadata_props')
     graph.ClearField('value_info')
-    graph.name = type(module).__name__
+    graph.name = module.name
     for value in (*graph.input, *graph.output):
         for axis, name in zip(value.type.tensor_type.shape.dim,
                               axes[value.name]):

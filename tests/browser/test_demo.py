@@ -273,13 +273,18 @@ def test_pictures_shrink_to_the_very_bytes_of_python(started):
                                       f'{width}×{height}')
 
 
-def test_boxes_are_decoded_suppressed_and_moved_as_in_python(started):
-    random = np.random.default_rng(0)
+def some_outputs(random, chances):
+    """Scores of two classes, offsets and anchors, many at one place."""
     corner = random.uniform(0, 0.7, (60, 2))
     anchors = np.hstack([corner, corner + random.uniform(0.1, 0.3, (60, 2))])
     anchors = np.tile(anchors, (5, 1)).astype(np.float32)  # so they overlap
     offsets = random.normal(0, 0.5, (300, 4)).astype(np.float32)
-    scores = random.dirichlet([1, 1, 1], 300).astype(np.float32)
+    return random.dirichlet(chances, 300).astype(np.float32), offsets, anchors
+
+
+def test_boxes_are_decoded_suppressed_and_moved_as_in_python(started):
+    scores, offsets, anchors = some_outputs(
+        np.random.default_rng(0), [1, 1, 1])
     for least, overlap, voting in [
             (0.01, 0.5, False), (0.4, 0.3, True), (0.2, 0, False),
             (0.3, 1, True), (0.001, 0.5, True)]:
@@ -305,12 +310,8 @@ def test_boxes_are_decoded_suppressed_and_moved_as_in_python(started):
 
 def test_the_judge_is_told_what_python_tells_it(started, about):
     random = np.random.default_rng(1)
-    corner = random.uniform(0, 0.7, (40, 2))
-    anchors = np.hstack([corner, corner + random.uniform(0.1, 0.3, (40, 2))])
-    anchors = np.tile(anchors, (8, 1)).astype(np.float32)  # so they overlap
-    offsets = random.normal(0, 0.5, (320, 4)).astype(np.float32)
     for chances in ([1, 1, 1], [30, 1, 1], [9, 0.1, 0.1]):
-        scores = random.dirichlet(chances, 320).astype(np.float32)
+        scores, offsets, anchors = some_outputs(random, chances)
         heard = started.evaluate("""async ([outputs, settings]) => {
             const {hear} = await import(new URL(
                 '../../_static/demo/judge.js', location.href));
